@@ -1,0 +1,1 @@
+"""Thin ways to run what `sluice` knows."""

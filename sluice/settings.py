@@ -1,0 +1,251 @@
+"""Settings: one group per part, read from `SLUICE_*` variables, each also from a file named by `SLUICE_*_FILE`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """The environment does not say what this process needs."""
+
+
+class _EnvOrFile(EnvSettingsSource):
+    """Read `NAME`, or the file that `NAME_FILE` points to (how Docker hands out secrets)."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        file_key = f"{self.env_prefix}{field_name}_FILE".upper()
+        path = os.environ.get(file_key)
+        if path is None:
+            return value, key, is_complex
+        if value is not None:
+            raise SettingsError(f"Both {file_key.removesuffix('_FILE')} and {file_key} are set: keep one of them.")
+        return self._read(file_key, path), key, is_complex
+
+    @staticmethod
+    def _read(file_key: str, path: str) -> str:
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"{file_key} points to {path}, which cannot be read: {error.strerror}.") from error
+        content = content.removesuffix("\n")
+        if not content:
+            raise SettingsError(f"{file_key} points to {path}, which is empty.")
+        return content
+
+
+class Settings(BaseSettings):
+    """A group of settings that belong to one part."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by _EnvOrFile
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env: an operator must see what is set
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - `*_FILE` says the same, visibly
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, _EnvOrFile(settings_cls))
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """These settings as the environment gives them; `SettingsError` says which variable to set and why."""
+        try:
+            return cls()
+        except ValidationError as error:
+            prefix = str(cls.model_config.get("env_prefix", ""))
+            wrong = "; ".join(
+                f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f": {e['msg'].lower()}" for e in error.errors()
+            )
+            raise SettingsError(
+                f"{cls.__name__} is incomplete. {wrong}. Set each variable, or NAME_FILE with a path to its value; "
+                "docs/operations.md lists them all."
+            ) from error
+
+
+class DatabaseSettings(Settings):
+    """PostgreSQL, as three roles see it."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_DATABASE_")
+
+    url: SecretStr = Field(description="PostgreSQL URL of the role that row-level security binds")
+    system_url: SecretStr | None = Field(None, description="URL of the role that sees all tenants (sign-in, dispatcher)")
+    pool_size: int = Field(10, ge=1, description="Connections a process may hold")
+
+
+class MigrationSettings(Settings):
+    """PostgreSQL, as the owner of the schema sees it."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_DATABASE_")
+
+    owner_url: SecretStr = Field(description="PostgreSQL URL of the role that owns the tables (migrations only)")
+
+
+class BrokerSettings(Settings):
+    """RabbitMQ."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_BROKER_")
+
+    url: SecretStr = Field(description="AMQP URL with user, password and virtual host")
+
+
+class RedisSettings(Settings):
+    """Redis: counters and flags that may be lost."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_REDIS_")
+
+    url: SecretStr = Field(description="Redis URL")
+
+
+class ObjectStoreSettings(Settings):
+    """An S3-compatible server."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_S3_")
+
+    endpoint: str = Field(description="URL by which our processes reach the server")
+    public_endpoint: str | None = Field(None, description="URL by which clients reach it; presigned URLs are signed for it")
+    access_key: SecretStr
+    secret_key: SecretStr
+    bucket: str = "sluice"
+    region: str = "us-east-1"
+
+
+class VectorIndexSettings(Settings):
+    """Qdrant."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_QDRANT_")
+
+    url: str = Field(description="URL of Qdrant's REST API")
+    api_key: SecretStr | None = None
+    timeout: float = Field(10.0, gt=0, description="Seconds to wait for an answer")
+
+
+class EmbeddingClientSettings(Settings):
+    """How to reach EMB, and what its model can read."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_EMB_")
+
+    url: str = Field(description="URL of the EMB service")
+    alias: str = Field("default", description="Alias of the model that embeds chunks and questions")
+    languages: list[str] = Field(["en"], description="Languages (ISO 639-1) that the model reads well; steers fusion")
+    timeout: float = Field(60.0, gt=0, description="Seconds to wait for one batch")
+
+
+class CompletionClientSettings(Settings):
+    """How to reach LLM."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_LLM_")
+
+    url: str = Field(description="URL of the LLM service")
+    model: str = Field("default", description="Alias of the model that answers")
+    timeout: float = Field(120.0, gt=0, description="Seconds to wait for the next piece of an answer")
+
+
+class JobSettings(Settings):
+    """How long work may take, and how often it is tried."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_JOBS_")
+
+    lease_seconds: float = Field(60.0, gt=0, description="A worker that is silent this long has lost its step")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="How often a worker says that it is alive")
+    max_attempts: int = Field(5, ge=1, description="Attempts before a step fails for good")
+    backoff_seconds: float = Field(2.0, gt=0, description="Delay before the second attempt; doubles, with jitter")
+    backoff_max_seconds: float = Field(300.0, gt=0)
+    in_flight: int = Field(16, ge=1, description="Messages at most in a queue: about four times its workers")
+    poll_seconds: float = Field(1.0, gt=0, description="The dispatcher looks this often when nothing wakes it")
+    sweep_seconds: float = Field(15.0, gt=0, description="How often lost leases and lost dispatches are looked for")
+    dispatch_timeout_seconds: float = Field(120.0, gt=0, description="A published step unclaimed this long is sent again")
+
+
+class IngestSettings(Settings):
+    """Limits of reading documents."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_INGEST_")
+
+    max_upload_bytes: int = Field(1024**3, ge=1, description="Largest document accepted; nginx reads the same variable")
+    parse_memory_bytes: int = Field(1024**3, ge=64 * 1024**2, description="Address space of the parsing child")
+    parse_timeout_seconds: float = Field(120.0, gt=0, description="Wall-clock time of the parsing child")
+    max_unpacked_bytes: int = Field(512 * 1024**2, ge=1, description="Largest unpacked size of a zip-based document")
+    max_unpack_ratio: int = Field(200, ge=1, description="Largest ratio of unpacked to packed size")
+    ocr: bool = Field(False, description="Read scans and images with Tesseract (must be installed)")
+    ocr_languages: str = Field("eng+rus", description="Tesseract's language codes, joined by +")
+    chunk_tokens: int = Field(200, ge=32, description="Size of a chunk, in tokens of the embedding model")
+    chunk_overlap_tokens: int = Field(30, ge=0)
+    embed_batch_tokens: int = Field(8192, ge=256, description="Tokens sent to EMB in one request")
+
+
+class AuthSettings(Settings):
+    """Signing of access tokens."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_AUTH_")
+
+    private_key: SecretStr = Field(description="Ed25519 private key, PEM (PKCS 8), that signs access tokens")
+    token_minutes: int = Field(15, ge=1)
+    issuer: str = "sluice"
+    login_limit: str = Field("10/minute", description="Sign-in attempts per e-mail address and client address")
+
+
+class ApiSettings(Settings):
+    """The API process."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_API_")
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    sse_heartbeat_seconds: float = Field(15.0, gt=0)
+    metrics: bool = True
+
+
+class EmbServiceSettings(Settings):
+    """The EMB process."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_EMB_")
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    alias: str = "default"
+    model_path: Path | None = Field(None, description="Folder of a sentence-transformers model; default: the built-in MiniLM")
+    threads: int | None = Field(None, ge=1, description="Default: CPU affinity or cgroup quota, whichever is less")
+    batch_tokens: int = Field(4096, ge=64, description="Padded tokens of one forward pass")
+    queue_tokens: int = Field(262_144, ge=1024, description="Tokens that may wait; more is refused with 429")
+    queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
+
+
+class LlmServiceSettings(Settings):
+    """The LLM process."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_LLM_")
+
+    host: str = "127.0.0.1"
+    port: int = 8002
+    backend: str = Field("extractive", description="extractive (built in)")
+    model: str = "default"
+    queue_requests: int = Field(64, ge=1)
+    queue_seconds: float = Field(30.0, gt=0)
+    max_prompt_tokens: int = Field(32_768, ge=256)
+
+
+class TelemetrySettings(Settings):
+    """Logs and build facts."""
+
+    log_level: str = "INFO"
+    log_format: str = Field("json", pattern="^(json|console)$")
+    commit: str = Field("unknown", description="Commit of this build; shown by /api/version")
+    built_at: str | None = None
+    metrics_port: int | None = Field(None, description="Port for /metrics of processes without HTTP of their own")
+
+
+def exit_with_reason(error: SettingsError) -> None:
+    """End the process with the sentence that says what to set; a traceback would hide it."""
+    sys.stderr.write(f"sluice: {error}\n")
+    raise SystemExit(78) from None  # EX_CONFIG of sysexits.h
