@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -79,7 +79,9 @@ class DatabaseSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="SLUICE_DATABASE_")
 
     url: SecretStr = Field(description="PostgreSQL URL of the role that row-level security binds")
-    system_url: SecretStr | None = Field(None, description="URL of the role that sees all tenants (sign-in, dispatcher)")
+    system_url: SecretStr | None = Field(
+        None, description="URL of the role that sees all tenants (sign-in, dispatcher)"
+    )
     pool_size: int = Field(10, ge=1, description="Connections a process may hold")
 
 
@@ -113,7 +115,9 @@ class ObjectStoreSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="SLUICE_S3_")
 
     endpoint: str = Field(description="URL by which our processes reach the server")
-    public_endpoint: str | None = Field(None, description="URL by which clients reach it; presigned URLs are signed for it")
+    public_endpoint: str | None = Field(
+        None, description="URL by which clients reach it; presigned URLs are signed for it"
+    )
     access_key: SecretStr
     secret_key: SecretStr
     bucket: str = "sluice"
@@ -164,7 +168,9 @@ class JobSettings(Settings):
     in_flight: int = Field(16, ge=1, description="Messages at most in a queue: about four times its workers")
     poll_seconds: float = Field(1.0, gt=0, description="The dispatcher looks this often when nothing wakes it")
     sweep_seconds: float = Field(15.0, gt=0, description="How often lost leases and lost dispatches are looked for")
-    dispatch_timeout_seconds: float = Field(120.0, gt=0, description="A published step unclaimed this long is sent again")
+    dispatch_timeout_seconds: float = Field(
+        120.0, gt=0, description="A published step unclaimed this long is sent again"
+    )
 
 
 class IngestSettings(Settings):
@@ -214,11 +220,17 @@ class EmbServiceSettings(Settings):
     host: str = "127.0.0.1"
     port: int = 8001
     alias: str = "default"
-    model_path: Path | None = Field(None, description="Folder of a sentence-transformers model; default: the built-in MiniLM")
+    model_path: Path | None = Field(
+        None, description="Folder of a sentence-transformers model; default: the built-in MiniLM"
+    )
     threads: int | None = Field(None, ge=1, description="Default: CPU affinity or cgroup quota, whichever is less")
-    batch_tokens: int = Field(4096, ge=64, description="Padded tokens of one forward pass")
+    backend: str = Field("sentence_transformers", description="sentence_transformers (torch, any model of that kind)")
+    languages: list[str] | None = Field(None, description="Languages (ISO 639-1) that the model reads well, if known")
+    batch_tokens: int = Field(2048, ge=64, description="Padded tokens of one forward pass")
     queue_tokens: int = Field(262_144, ge=1024, description="Tokens that may wait; more is refused with 429")
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
+    max_text_chars: int = Field(100_000, ge=1, description="A longer text is refused with 413")
+    max_request_bytes: int = Field(32 * 1024**2, ge=1, description="A larger body is refused with 413")
 
 
 class LlmServiceSettings(Settings):
@@ -230,9 +242,12 @@ class LlmServiceSettings(Settings):
     port: int = 8002
     backend: str = Field("extractive", description="extractive (built in)")
     model: str = "default"
-    queue_requests: int = Field(64, ge=1)
-    queue_seconds: float = Field(30.0, gt=0)
+    queue_requests: int = Field(64, ge=1, description="Requests that may wait; more are refused with 429")
+    queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_prompt_tokens: int = Field(32_768, ge=256)
+    max_request_bytes: int = Field(8 * 1024**2, ge=1, description="A larger body is refused with 413")
+    ping_seconds: float = Field(10.0, gt=0, description="A silent stream gets a comment this often")
+    reader_seconds: float = Field(30.0, gt=0, description="A client that reads nothing for this long loses its stream")
 
 
 class TelemetrySettings(Settings):
@@ -245,7 +260,7 @@ class TelemetrySettings(Settings):
     metrics_port: int | None = Field(None, description="Port for /metrics of processes without HTTP of their own")
 
 
-def exit_with_reason(error: SettingsError) -> None:
+def exit_with_reason(error: SettingsError) -> NoReturn:
     """End the process with the sentence that says what to set; a traceback would hide it."""
     sys.stderr.write(f"sluice: {error}\n")
     raise SystemExit(78) from None  # EX_CONFIG of sysexits.h

@@ -1,0 +1,1 @@
+"""Batch work: a message wakes a worker, PostgreSQL tells it what to do."""

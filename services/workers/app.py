@@ -1,0 +1,43 @@
+"""The Celery application, and how a typed message becomes a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from celery import Celery, Task
+from celery.signals import worker_process_init
+
+from sluice.broker import celery_app
+from sluice.settings import BrokerSettings, TelemetrySettings
+from sluice.telemetry import bind, configure_logging, forget
+from sluice.wire.messages import Message
+
+M = TypeVar("M", bound=Message)
+
+
+def create_app() -> Celery:
+    """The application that `services.workers.main` runs, its tasks registered."""
+    from services.workers import tasks
+
+    app = celery_app(BrokerSettings.from_environment())
+    register(app, tasks.RunStep, tasks.run_step)
+    return app
+
+
+def register(app: Celery, message_type: type[M], handle: Callable[[M], None]) -> None:
+    """Have `handle` called with each message of this type; one that does not fit the type is dead-lettered."""
+
+    def run(task: Task[Any, Any], **body: Any) -> None:
+        bind(request_id=task.request.get("request_id"), message_id=task.request.id)
+        try:
+            handle(message_type.model_validate(body))
+        finally:
+            forget()
+
+    app.task(name=message_type.task_name, bind=True)(run)
+
+
+@worker_process_init.connect
+def _configure_child(**_: Any) -> None:
+    configure_logging("worker", TelemetrySettings.from_environment())

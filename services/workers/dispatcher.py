@@ -1,0 +1,200 @@
+"""The dispatcher process: publishes what the outbox promises, and sends again what was lost.
+
+`python -m services.workers.dispatcher`. Any number may run: rows are locked while they are published, and one of them
+at a time sweeps.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from threading import Event
+from types import FrameType
+from typing import Final
+
+import psycopg
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from sqlalchemy.exc import SQLAlchemyError
+
+from sluice.broker import QUEUES, Publisher, declare_topology
+from sluice.db.session import is_outage
+from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
+from sluice.errors import TemporarilyUnavailable
+from sluice.jobs import dispatch
+from sluice.jobs.outbox import CHANNEL
+from sluice.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    JobSettings,
+    SettingsError,
+    TelemetrySettings,
+    exit_with_reason,
+)
+from sluice.telemetry import configure_logging, logger
+
+log = logger()
+published = Counter("sluice_dispatched", "Messages published and confirmed", ["queue"])
+requeued = Counter("sluice_requeued", "Steps queued again by the sweeper", ["reason"])
+jobs_gauge = Gauge("sluice_jobs", "Jobs by state", ["state"])
+oldest_gauge = Gauge(
+    "sluice_job_oldest_heartbeat_timestamp_seconds", "Unix time of the running step that was silent longest; 0: none"
+)
+queue_wait = Histogram(
+    "sluice_queue_wait_seconds",
+    "Time from a message's being due to its being published",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
+)
+_AFTER_A_FAULT: Final = 1.0
+
+
+class Relay:
+    """Publishes due messages, queue by queue, tenant by tenant."""
+
+    def __init__(self, sessions: UnscopedSessions, publisher: Publisher, settings: JobSettings) -> None:
+        self._sessions = sessions
+        self._publisher = publisher
+        self._settings = settings
+
+    def run_once(self) -> int:
+        """Publish what is due now and fits; how many."""
+        return sum(self._relay(queue) for queue in QUEUES)
+
+    def _relay(self, queue: str) -> int:
+        with unscoped_session(self._sessions) as session:
+            messages = dispatch.due_messages(session, queue, self._settings)
+            for message in messages:
+                self._publisher.publish(
+                    queue=queue,
+                    task=message.task,
+                    message_id=str(message.id),
+                    body=message.body,
+                    headers=message.headers,
+                )
+                queue_wait.observe(max(time.time() - message.available_at.timestamp(), 0.0))
+            if messages:
+                # Dying before this line publishes them twice; a second delivery finds nothing to claim.
+                dispatch.mark_published(session, messages)
+        published.labels(queue).inc(len(messages))
+        return len(messages)
+
+
+class Sweeper:
+    """Queues again what a dead worker or a lost message left behind."""
+
+    def __init__(self, sessions: UnscopedSessions, settings: JobSettings) -> None:
+        self._sessions = sessions
+        self._settings = settings
+        # After an outage every lease looks expired; whoever lives must get the chance to renew its own.
+        self._next = time.monotonic() + settings.lease_seconds
+
+    def run_if_due(self) -> None:
+        """Sweep, unless it is too early or another dispatcher does it."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._settings.sweep_seconds
+        with unscoped_session(self._sessions) as session:
+            if not dispatch.lead_sweeping(session):
+                return
+            expired = dispatch.requeue_expired(session, self._settings)
+            undelivered = dispatch.requeue_undelivered(session, self._settings)
+            dispatch.prune(session)
+        for reason, number in (("lease_expired", expired), ("undelivered", undelivered)):
+            requeued.labels(reason).inc(number)
+            if number:
+                log.warning("sweeper.requeued", reason=reason, steps=number)
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        with unscoped_session(self._sessions) as session:
+            for state, number in dispatch.count_states(session).items():
+                jobs_gauge.labels(state.value).set(number)
+            oldest_gauge.set(dispatch.oldest_heartbeat(session, self._settings) or 0)
+
+
+class Bell:
+    """Rings when a transaction that promised a message commits (LISTEN); a poll serves while PostgreSQL is away."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
+        self._connection: psycopg.Connection | None = None
+
+    def wait(self, seconds: float) -> None:
+        """Return when it rings, or after `seconds`."""
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+                self._connection.execute(f"LISTEN {CHANNEL}")
+                return
+            # Many promises ring at once; one look serves them all.
+            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                pass
+        except psycopg.Error:
+            self.close()
+            time.sleep(min(seconds, _AFTER_A_FAULT))
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def main() -> None:
+    """Relay and sweep until told to stop."""
+    try:
+        telemetry = TelemetrySettings.from_environment()
+        configure_logging("dispatcher", telemetry)
+        database = DatabaseSettings.from_environment()
+        broker = BrokerSettings.from_environment()
+        settings = JobSettings.from_environment()
+        sessions = create_unscoped_sessions(database)
+    except SettingsError as error:
+        exit_with_reason(error)
+    if telemetry.metrics_port is not None:
+        start_http_server(telemetry.metrics_port)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: _stop(stop, _frame))
+    assert database.system_url is not None  # noqa: S101 - create_unscoped_sessions has refused otherwise
+    bell = Bell(database.system_url.get_secret_value())
+    _run(bell, sessions, broker, settings, stop)
+    bell.close()
+
+
+def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, settings: JobSettings, stop: Event) -> None:
+    publisher = Publisher(broker)
+    relay = Relay(sessions, publisher, settings)
+    sweeper = Sweeper(sessions, settings)
+    declared = False
+    log.info("dispatcher.started")
+    while not stop.is_set():
+        try:
+            if not declared:
+                declare_topology(broker)
+                declared = True
+            sweeper.run_if_due()
+            sweeper.observe()
+            while relay.run_once() and not stop.is_set():
+                pass
+        except TemporarilyUnavailable as error:
+            declared = False
+            log.warning("dispatcher.part_away", code=error.code, detail=error.detail)
+            stop.wait(_AFTER_A_FAULT)
+        except OSError as error:
+            log.warning("dispatcher.part_away", code="broker_unavailable", error=type(error).__name__)
+            stop.wait(_AFTER_A_FAULT)
+        except SQLAlchemyError as error:
+            if not is_outage(error):
+                raise
+            log.warning("dispatcher.part_away", code="database_unavailable", error=type(error).__name__)
+            stop.wait(_AFTER_A_FAULT)
+        bell.wait(settings.poll_seconds)
+    publisher.close()
+
+
+def _stop(stop: Event, _: FrameType | None) -> None:
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The first half of ingest: from the original to chunks in PostgreSQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import delete, insert, update
+
+from services.workers.lease import Lease
+from services.workers.parsing.sandbox import ParseOptions, parse_document
+from services.workers.resources import Resources
+from sluice.db.session import tenant_session
+from sluice.documents import chunking
+from sluice.documents.languages import detect
+from sluice.documents.models import Chunk, DocumentVersion
+from sluice.documents.text import Block
+from sluice.errors import DocumentUnreadable
+from sluice.ids import derived_id
+from sluice.jobs import claims
+from sluice.jobs.claims import Claim
+from sluice.object_store import extract_key
+
+_ROWS: Final = 500
+_BLOCKS_PER_PROGRESS: Final = 5_000
+
+
+def extract(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
+    """Read the original in a child process and store its text; checkpoint `extracted`."""
+    with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as folder:
+        original, blocks, packed = (Path(folder) / name for name in ("original", "blocks.jsonl", "blocks.jsonl.gz"))
+        _download(it, version, original)
+        report = parse_document(
+            original,
+            version.mime,
+            ParseOptions.of(it.ingest),
+            output=blocks,
+            on_progress=_Reporter(it, claim, "extract"),
+            should_stop=lease.should_stop,
+        )
+        lease.check()
+        with blocks.open("rb") as plain, gzip.open(packed, "wb", compresslevel=4) as archive:
+            shutil.copyfileobj(plain, archive)
+        with packed.open("rb") as body:
+            it.store.put(extract_key(claim.tenant_id, version.document_id, version.id), body, "application/gzip")
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        claims.checkpoint(session, claim, extracted={"characters": report.characters, "blocks": report.blocks})
+        session.execute(
+            update(DocumentVersion)
+            .where(DocumentVersion.id == version.id)
+            .values(title=report.title, page_count=report.pages)
+        )
+
+
+def cut_into_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
+    """Cut the stored text into chunks and write them down, not shown yet; checkpoint `chunks`, their number."""
+    report = _Reporter(it, claim, "chunk")
+    pieces = chunking.chunk(
+        _stored_blocks(it, claim, lease, version, report),
+        count_tokens=_token_counter(it),
+        detect=detect,
+        max_tokens=it.ingest.chunk_tokens,
+        overlap_tokens=it.ingest.chunk_overlap_tokens,
+    )
+    languages: Counter[str] = Counter()
+    number = 0
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        # What an attempt before this one may have left.
+        session.execute(
+            delete(Chunk).where(Chunk.version_id == version.id).execution_options(synchronize_session=False)
+        )
+        for rows in _batched((_row(version, piece) for piece in pieces), _ROWS):
+            session.execute(insert(Chunk), rows)
+            number += len(rows)
+            languages.update(row["lang"] for row in rows)
+            lease.check()
+        if number == 0:
+            raise DocumentUnreadable("The file has no text to search in.", code="no_text")
+        claims.checkpoint(session, claim, chunks=number)
+        session.execute(
+            update(DocumentVersion)
+            .where(DocumentVersion.id == version.id)
+            .values(lang=languages.most_common(1)[0][0], chunk_count=number)
+        )
+
+
+def _download(it: Resources, version: DocumentVersion, target: Path) -> None:
+    digest = hashlib.sha256()
+    with target.open("wb") as file:
+        for piece in it.store.pieces(version.object_key):
+            digest.update(piece)
+            file.write(piece)
+    if digest.hexdigest() != version.content_hash:
+        raise DocumentUnreadable(
+            "The stored original is not what was uploaded (its SHA-256 differs): upload the file again.",
+            code="original_damaged",
+        )
+
+
+def _stored_blocks(
+    it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, report: Callable[[int, int], None]
+) -> Iterator[Block]:
+    total = claim.checkpoint["extracted"]["blocks"]
+    with tempfile.TemporaryFile(prefix="sluice-blocks-") as packed:
+        for piece in it.store.pieces(extract_key(claim.tenant_id, version.document_id, version.id)):
+            packed.write(piece)
+        packed.seek(0)
+        with gzip.open(packed, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                if number % _BLOCKS_PER_PROGRESS == 0:
+                    lease.check()
+                    report(number, total)
+                yield Block.from_json(line)
+
+
+def _token_counter(it: Resources) -> Callable[[Sequence[str]], list[int]]:
+    tokenizer = it.tokenizer()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    return count
+
+
+def _row(version: DocumentVersion, piece: chunking.Chunk) -> dict[str, Any]:
+    return {
+        "id": derived_id(version.document_id, version.content_hash, piece.ordinal, chunking.CHUNKER_VERSION),
+        "tenant_id": version.tenant_id,
+        "document_id": version.document_id,
+        "version_id": version.id,
+        "ordinal": piece.ordinal,
+        "text": piece.text,
+        "text_hash": hashlib.sha256(piece.text.encode()).digest(),
+        "token_count": piece.token_count,
+        "lang": piece.lang,
+        "page": piece.page,
+        "last_page": piece.last_page,
+        "heading_path": list(piece.heading_path),
+        "spans": [[span.start, span.end, span.page, *span.box] for span in piece.spans],
+    }
+
+
+def _batched(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+@dataclasses.dataclass
+class _Reporter:
+    """Writes progress down, at most twice a second."""
+
+    it: Resources
+    claim: Claim
+    step: str
+    last: float = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last < 0.5 and done != total:
+            return
+        self.last = now
+        with tenant_session(self.it.sessions, self.claim.tenant_id) as session:
+            claims.progress(session, self.claim, self.step, done, total)

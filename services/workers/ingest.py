@@ -1,0 +1,173 @@
+"""Ingest: extract, chunk, embed, upsert, and one final transaction that shows the document.
+
+Each stage leaves a checkpoint, and every id is derived from what it names, so that running any of it again changes
+nothing. Up to `PART` chunks all stages run in one step; a longer document is handed out in parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from services.workers import extraction, indexing
+from services.workers.lease import Lease
+from services.workers.resources import Resources
+from sluice.broker import EMBED
+from sluice.db.session import tenant_session
+from sluice.documents.models import Chunk, Document, DocumentVersion
+from sluice.documents.upload import first_step
+from sluice.errors import TemporarilyUnavailable
+from sluice.jobs import claims
+from sluice.jobs.claims import Canceled, Claim
+from sluice.jobs.models import JobStep
+from sluice.jobs.outbox import promise
+from sluice.telemetry import logger
+
+PART: Final = 256
+
+log = logger()
+
+
+def ingest(it: Resources, claim: Claim, lease: Lease) -> None:
+    """Read the document, and finish it at once when it is small."""
+    version = load_version(it, claim)
+    if "extracted" not in claim.checkpoint:
+        extraction.extract(it, claim, lease, version)
+    if "chunks" not in claim.checkpoint:
+        extraction.cut_into_chunks(it, claim, lease, version)
+    chunks = claim.checkpoint["chunks"]
+    if chunks > PART:
+        _hand_out(it, claim, version, chunks)
+        return
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        claims.progress(session, claim, "embed", 0, chunks)
+    indexing.index_chunks(it, claim, lease, version, 0, chunks)
+    _show(it, claim, lease, version)
+
+
+def embed_part(it: Resources, claim: Claim, lease: Lease) -> None:
+    """Index one part of a long document; the last part to end has the document shown."""
+    version = load_version(it, claim)
+    first = claim.part * PART
+    indexing.index_chunks(it, claim, lease, version, first, first + PART)
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        if claims.finish_part(session, claim):
+            _add_step(session, claim, first_step(version, "finalize", EMBED, it.jobs))
+
+
+def finalize(it: Resources, claim: Claim, lease: Lease) -> None:
+    """Show a document whose parts are all indexed."""
+    _show(it, claim, lease, load_version(it, claim))
+
+
+# The steps that a message can name.
+STEPS: Final[dict[str, Callable[[Resources, Claim, Lease], None]]] = {
+    "ingest": ingest,
+    "embed": embed_part,
+    "finalize": finalize,
+}
+
+
+def load_version(it: Resources, claim: Claim) -> DocumentVersion:
+    """The version that the step is about; `Canceled` when its document was erased meanwhile."""
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        version = session.scalars(
+            select(DocumentVersion)
+            .join(Document, Document.id == DocumentVersion.document_id)
+            .where(DocumentVersion.id == claim.version_id, Document.erased_at.is_(None))
+        ).one_or_none()
+        if version is None:
+            raise Canceled("The document was erased.")
+        session.expunge(version)
+        return version
+
+
+def _hand_out(it: Resources, claim: Claim, version: DocumentVersion, chunks: int) -> None:
+    parts = range((chunks + PART - 1) // PART)
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        steps = [_owned(claim, first_step(version, "embed", EMBED, it.jobs, part)) for part in parts]
+        claims.fan_out(session, claim, steps, stage="embed", total=chunks)
+
+
+def _owned(claim: Claim, step: JobStep) -> JobStep:
+    step.job_id = claim.job_id
+    step.tenant_id = claim.tenant_id
+    return step
+
+
+def _add_step(session: Session, claim: Claim, step: JobStep) -> None:
+    session.add(_owned(claim, step))
+    session.flush()
+    promise(session, step)
+
+
+def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
+    """Check that the index is whole, then make the version the one that search shows."""
+    _check_index(it, claim, lease, version)
+    lease.check()
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        claims.finish(session, claim)
+        replaced = _activate(session, version)
+    log.info("document.ready", document_id=str(version.document_id), version=version.number)
+    if replaced:
+        try:
+            it.index.delete_versions(claim.tenant_id, replaced)
+        except TemporarilyUnavailable as error:
+            # They are invisible already: a hit is shown only if PostgreSQL says its version is active.
+            log.warning("document.old_points_left", code=error.code)
+
+
+def _check_index(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        expected = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.version_id == version.id)) or 0
+    if it.index.count_version(claim.tenant_id, it.dense_collection(), version.id) != (expected, expected):
+        # The index lost points while parts were running; vectors come from the cache, so this is cheap.
+        indexing.index_chunks(it, claim, lease, version, 0, expected)
+
+
+def _activate(session: Session, version: DocumentVersion) -> list[UUID]:
+    """Make the version visible unless a newer one is already; the versions whose chunks are gone."""
+    document = session.scalars(
+        select(Document).where(Document.id == version.document_id).with_for_update()
+    ).one_or_none()
+    if document is None or document.erased_at is not None:
+        raise Canceled("The document was erased.")
+    active = session.scalar(select(DocumentVersion.number).where(DocumentVersion.id == document.active_version_id)) or 0
+    if active > version.number:
+        return _supersede(session, [version.id])
+    document.active_version_id = version.id
+    document.updated_at = datetime.now(UTC)
+    session.execute(
+        update(DocumentVersion)
+        .where(DocumentVersion.id == version.id)
+        .values(
+            activated_at=func.now(),
+            chunk_count=select(func.count()).select_from(Chunk).where(Chunk.version_id == version.id).scalar_subquery(),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    older = session.scalars(
+        select(DocumentVersion.id).where(
+            DocumentVersion.document_id == document.id, DocumentVersion.number < version.number
+        )
+    ).all()
+    return _supersede(session, list(older))
+
+
+def _supersede(session: Session, version_ids: list[UUID]) -> list[UUID]:
+    if version_ids:
+        session.execute(
+            update(DocumentVersion)
+            .where(DocumentVersion.id.in_(version_ids), DocumentVersion.superseded_at.is_(None))
+            .values(superseded_at=func.now())
+            .execution_options(synchronize_session=False)
+        )
+        session.execute(
+            delete(Chunk).where(Chunk.version_id.in_(version_ids)).execution_options(synchronize_session=False)
+        )
+    return version_ids

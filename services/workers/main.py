@@ -1,0 +1,55 @@
+"""The worker process: `python -m services.workers.main [--concurrency N]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from prometheus_client import CollectorRegistry, multiprocess, start_http_server
+
+from services.workers.app import create_app
+from sluice.broker import QUEUES, declare_topology
+from sluice.settings import BrokerSettings, SettingsError, TelemetrySettings, exit_with_reason
+from sluice.telemetry import configure_logging
+
+
+def main() -> None:
+    """Consume every work queue until told to stop; SIGTERM returns unfinished steps to the queue."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--concurrency", type=int, default=2, help="steps run at once (default 2)")
+    concurrency = arguments.parse_args().concurrency
+    # Read by Celery: SIGTERM then begins a soft shutdown instead of waiting without end for the running step.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    try:
+        telemetry = TelemetrySettings.from_environment()
+        configure_logging("worker", telemetry)
+        declare_topology(BrokerSettings.from_environment())
+        app = create_app()
+    except SettingsError as error:
+        exit_with_reason(error)
+    _serve_metrics(telemetry)
+    app.worker_main(
+        [
+            "worker",
+            f"--concurrency={concurrency}",
+            f"--queues={','.join(QUEUES)}",
+            "--without-gossip",
+            "--without-mingle",
+            f"--loglevel={telemetry.log_level}",
+        ]
+    )
+
+
+def _serve_metrics(telemetry: TelemetrySettings) -> None:
+    if telemetry.metrics_port is None:
+        return
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # Steps run in child processes; this adds their counters up.
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # the library leaves it untyped
+    start_http_server(telemetry.metrics_port, registry=registry)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

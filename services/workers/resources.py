@@ -1,0 +1,68 @@
+"""What every task needs, made once per process, when the first task of that process asks for it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+from tokenizers import Tokenizer
+
+from sluice.db.session import Sessions, create_sessions
+from sluice.embedding_client import EmbeddingClient, HttpEmbeddingClient
+from sluice.object_store import ObjectStore, S3ObjectStore
+from sluice.retrieval.lexical import TOKENIZER_VERSION
+from sluice.settings import (
+    DatabaseSettings,
+    EmbeddingClientSettings,
+    IngestSettings,
+    JobSettings,
+    ObjectStoreSettings,
+    VectorIndexSettings,
+)
+from sluice.vector_index import DenseCollection, VectorIndex
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The stores and services that work is done with."""
+
+    sessions: Sessions
+    store: ObjectStore
+    index: VectorIndex
+    embedder: EmbeddingClient
+    jobs: JobSettings
+    ingest: IngestSettings
+    worker: str
+
+    def dense_collection(self) -> DenseCollection:
+        """Where vectors of the embedding model that EMB serves now belong."""
+        model = self.embedder.model()
+        return DenseCollection(model.alias, model.version, model.dimension)
+
+    def tokenizer(self) -> Tokenizer:
+        """The embedding model's own tokenizer, so that a chunk's size is what the model will see."""
+        return _load_tokenizer(self.embedder)
+
+
+@cache
+def _load_tokenizer(embedder: EmbeddingClient) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(embedder.tokenizer().decode())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@cache
+def resources() -> Resources:
+    """The resources of this process. Made late: connections must not be shared over a fork."""
+    return Resources(
+        sessions=create_sessions(DatabaseSettings.from_environment()),
+        store=S3ObjectStore(ObjectStoreSettings.from_environment()),
+        index=VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION),
+        embedder=HttpEmbeddingClient(EmbeddingClientSettings.from_environment()),
+        jobs=JobSettings.from_environment(),
+        ingest=IngestSettings.from_environment(),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )

@@ -1,0 +1,128 @@
+"""From a message to a step that is run once: claim, run, and record how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from prometheus_client import Histogram
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from services.workers.ingest import STEPS
+from services.workers.lease import Lease
+from services.workers.resources import Resources, resources
+from sluice.db.session import is_outage, tenant_session
+from sluice.errors import DocumentUnreadable, SluiceError, TemporarilyUnavailable
+from sluice.jobs import claims
+from sluice.jobs.claims import Canceled, Claim, OwnershipLost
+from sluice.telemetry import bind, logger
+from sluice.wire.messages import RunStep
+
+log = logger()
+T = TypeVar("T")
+step_duration = Histogram(
+    "sluice_step_duration_seconds",
+    "Time from claim to end of a step",
+    ["step", "outcome"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+# How long a message waits for PostgreSQL to come back before it leaves the step to the sweeper.
+_PATIENCE: Final = 30.0
+
+
+def run_step(message: RunStep) -> None:
+    """Claim the step that the message names and run it; do nothing when it is not to be had."""
+    it = resources()
+    claim = _patiently(lambda: _claim(it, message))
+    if claim is None:
+        log.info("step.not_claimed", step_id=str(message.step_id))
+        return
+    bind(tenant_id=claim.tenant_id, job_id=claim.job_id, document_id=claim.document_id, step=claim.step)
+    started = time.monotonic()
+    outcome = _run(it, claim)
+    seconds = time.monotonic() - started
+    step_duration.labels(claim.step, outcome).observe(seconds)
+    log.info("step.ended", outcome=outcome, attempt=claim.attempt, seconds=round(seconds, 3))
+
+
+def _patiently(write: Callable[[], T]) -> T:
+    for attempt in Retrying(
+        retry=retry_if_exception(is_outage),
+        wait=wait_exponential_jitter(initial=0.2, max=3),
+        stop=stop_after_delay(_PATIENCE),
+        reraise=True,
+    ):
+        with attempt:
+            return write()
+    raise AssertionError("Retrying either returns or raises")
+
+
+def _claim(it: Resources, message: RunStep) -> Claim | None:
+    with tenant_session(it.sessions, message.tenant_id) as session:
+        return claims.claim(session, message.step_id, worker=it.worker, settings=it.jobs)
+
+
+def _run(it: Resources, claim: Claim) -> str:
+    try:
+        with Lease(it.sessions, claim, it.jobs) as lease:
+            STEPS[claim.step](it, claim, lease)
+    except OwnershipLost:
+        log.warning("step.ownership_lost", attempt=claim.attempt)
+        return "ownership_lost"
+    except Canceled:
+        return _record(it, claim, "canceled")
+    except DocumentUnreadable as error:
+        log.info("document.unreadable", code=error.code, detail=error.detail)
+        return _record(it, claim, "failed", error)
+    except TemporarilyUnavailable as error:
+        log.warning("step.part_away", code=error.code, detail=error.detail)
+        return _record(it, claim, "postponed", error)
+    except (DBAPIError, PoolTimeoutError) as error:
+        if not is_outage(error):
+            return _record_unexpected(it, claim, error)
+        log.warning("step.part_away", code="database_unavailable")
+        away = TemporarilyUnavailable("PostgreSQL does not answer.", code="database_unavailable")
+        return _record(it, claim, "postponed", away)
+    except Exception as error:  # noqa: BLE001 - whatever a step may raise must end in a recorded attempt
+        return _record_unexpected(it, claim, error)
+    return "ready"
+
+
+def _record_unexpected(it: Resources, claim: Claim, error: Exception) -> str:
+    log.error("step.unexpected_error", exc_info=error)
+    detail = f"An error that nobody foresaw ({type(error).__name__}). The worker's log has it under job {claim.job_id}."
+    return _record(it, claim, "retried", SluiceError(detail, code="internal_error"))
+
+
+def _record(it: Resources, claim: Claim, outcome: str, error: SluiceError | None = None) -> str:
+    """Write down how the step ended; if PostgreSQL stays away, the lease runs out and the sweeper does it."""
+
+    def write() -> None:
+        with tenant_session(it.sessions, claim.tenant_id) as session:
+            if outcome == "canceled":
+                claims.stop_canceled(session, claim)
+            elif outcome == "failed" and error is not None:
+                claims.fail(session, claim, error)
+            elif error is not None:
+                claims.retry_later(session, claim, error, it.jobs, blameless=outcome == "postponed")
+
+    try:
+        _patiently(write)
+    except OwnershipLost:
+        return "ownership_lost"
+    if outcome in ("canceled", "failed") and claim.document_id is not None:
+        _forget_points(it, claim)
+    return outcome
+
+
+def _forget_points(it: Resources, claim: Claim) -> None:
+    """Free what the step had put into the index. Search never showed it, so a fault here costs only space."""
+    if claim.version_id is None:
+        return
+    try:
+        it.index.delete_versions(claim.tenant_id, [claim.version_id])
+    except TemporarilyUnavailable as error:
+        log.warning("step.points_left", code=error.code)

@@ -1,0 +1,81 @@
+"""Sessions: one transaction each, and one tenant each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, sessionmaker, with_loader_criteria
+
+from sluice.db.base import TENANT_SETTING, TenantOwned
+from sluice.settings import DatabaseSettings
+
+
+class TenantSession(Session):
+    """A session that reads, changes and adds rows of one tenant only."""
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant of this session; `KeyError` when there is none, never a default."""
+        tenant_id: UUID = self.info["tenant_id"]
+        return tenant_id
+
+
+Sessions = sessionmaker[TenantSession]
+
+
+def create_sessions(settings: DatabaseSettings) -> Sessions:
+    """A factory of tenant sessions on a pool of connections of the role that row-level security binds."""
+    return sessionmaker(connect(settings.url.get_secret_value(), settings.pool_size), class_=TenantSession)
+
+
+def connect(url: str, pool_size: int = 5) -> Engine:
+    """A pool of connections that notices dead ones: after a restart of the server, and behind idle-timeout balancers."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        pool_recycle=600,
+        connect_args={"connect_timeout": 5, "keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3},
+    )
+
+
+@contextmanager
+def tenant_session(sessions: Sessions, tenant_id: UUID) -> Iterator[TenantSession]:
+    """One transaction of one tenant: committed when the block ends, rolled back when it raises."""
+    with sessions(info={"tenant_id": tenant_id}) as session, session.begin():
+        yield session
+
+
+@event.listens_for(TenantSession, "after_begin")
+def _tell_postgres(session: TenantSession, _: SessionTransaction, connection: Any) -> None:
+    # Transaction-local, so that a pooled connection never carries a tenant into its next use.
+    connection.execute(
+        text("SELECT set_config(:name, :value, true)"), {"name": TENANT_SETTING, "value": str(session.tenant_id)}
+    )
+
+
+@event.listens_for(TenantSession, "do_orm_execute")
+def _filter_by_tenant(state: ORMExecuteState) -> None:
+    if state.is_column_load or state.is_relationship_load or state.is_insert:
+        return
+    session = state.session
+    if not isinstance(session, TenantSession):
+        raise TypeError("only a TenantSession may read tenants' rows")
+    tenant_id = session.tenant_id
+    state.statement = state.statement.options(
+        with_loader_criteria(TenantOwned, lambda owned: owned.tenant_id == tenant_id, include_aliases=True)
+    )
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether PostgreSQL was away or shut the connection, so that the same work may succeed later."""
+    if isinstance(error, PoolTimeoutError | InterfaceError | OperationalError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated

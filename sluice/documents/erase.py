@@ -1,0 +1,93 @@
+"""Erasing a document from every store, and proof that nothing of it is left."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import delete, exists, func, select
+from sqlalchemy.orm import Session
+
+from sluice.db.session import Sessions, tenant_session
+from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion
+from sluice.documents.repository import DocumentNotFound
+from sluice.jobs import repository as jobs
+from sluice.jobs.models import Job, JobStep
+from sluice.jobs.state import LIVE, JobState
+from sluice.object_store import ObjectStore, document_prefix
+from sluice.vector_index import VectorIndex
+
+# A worker looks for a cancellation at least every five seconds.
+_WAIT_FOR_WORKER: Final = 8.0
+
+
+@dataclass(frozen=True)
+class Left:
+    """How much of a document each store still holds; zeros are the proof."""
+
+    rows: int
+    points: int
+    objects: int
+
+
+def erase(sessions: Sessions, store: ObjectStore, index: VectorIndex, tenant_id: UUID, document_id: UUID) -> Left:
+    """Remove the document everywhere; what each store says afterwards. Run again, it finishes what a fault cut short."""
+    with tenant_session(sessions, tenant_id) as session:
+        object_keys = _hide(session, document_id)
+    _wait_until_idle(sessions, tenant_id, document_id)
+    index.delete_document(tenant_id, document_id)
+    # An upload by presigned URL was stored before its document had an id.
+    prefixes = {document_prefix(tenant_id, document_id), *(key.rpartition("/")[0] + "/" for key in object_keys)}
+    for key in _keys(store, prefixes):
+        store.delete(key)
+    with tenant_session(sessions, tenant_id) as session:
+        _delete_rows(session, document_id)
+    with tenant_session(sessions, tenant_id) as session:
+        rows = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.document_id == document_id)) or 0
+        rows += session.scalar(select(func.count()).select_from(Document).where(Document.id == document_id)) or 0
+    return Left(rows=rows, points=index.count_document(tenant_id, document_id), objects=len(_keys(store, prefixes)))
+
+
+def _keys(store: ObjectStore, prefixes: set[str]) -> set[str]:
+    return {key for prefix in prefixes for key in store.keys(prefix)}
+
+
+def _hide(session: Session, document_id: UUID) -> list[str]:
+    document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
+    if document is None:
+        raise DocumentNotFound(f"There is no document {document_id}.")
+    document.erased_at = document.erased_at or func.now()
+    for job in session.scalars(select(Job).where(Job.document_id == document_id, Job.state.in_(LIVE))).all():
+        jobs.cancel(session, job.id)
+    versions = session.scalars(select(DocumentVersion).where(DocumentVersion.document_id == document_id)).all()
+    for version in versions:
+        # So that the same bytes can be uploaded again at once, even if erasing takes several tries.
+        version.superseded_at = version.superseded_at or func.now()
+    return [version.object_key for version in versions]
+
+
+def _wait_until_idle(sessions: Sessions, tenant_id: UUID, document_id: UUID) -> None:
+    running = exists().where(
+        JobStep.job_id == Job.id, Job.document_id == document_id, JobStep.state == JobState.RUNNING
+    )
+    deadline = time.monotonic() + _WAIT_FOR_WORKER
+    while time.monotonic() < deadline:
+        with tenant_session(sessions, tenant_id) as session:
+            if not session.scalar(select(running)):
+                return
+        time.sleep(0.2)
+
+
+def _delete_rows(session: Session, document_id: UUID) -> None:
+    # A cached vector says something about its text; it goes unless another document has the same text.
+    other = select(Chunk.text_hash).where(Chunk.document_id != document_id)
+    mine = select(Chunk.text_hash).where(Chunk.document_id == document_id)
+    session.execute(
+        delete(CachedEmbedding)
+        .where(CachedEmbedding.text_hash.in_(mine), CachedEmbedding.text_hash.not_in(other))
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(delete(Job).where(Job.document_id == document_id).execution_options(synchronize_session=False))
+    session.execute(delete(Document).where(Document.id == document_id).execution_options(synchronize_session=False))

@@ -1,0 +1,237 @@
+"""Taking documents in: the bytes into the object store, then one transaction that makes the work exist.
+
+The same bytes live once in a source. Whoever loses a race for them gets the winner's document.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import IO, Final
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from sluice.db.session import Sessions, tenant_session
+from sluice.documents import repository
+from sluice.documents.models import Document, DocumentVersion, Upload
+from sluice.errors import Conflict, Invalid, NotFound
+from sluice.ids import new_id
+from sluice.jobs import repository as jobs
+from sluice.jobs.models import Job, JobStep
+from sluice.jobs.state import JobState
+from sluice.object_store import PRESIGNED_SECONDS, ObjectNotFound, ObjectStore, original_key
+from sluice.settings import JobSettings
+
+INGEST_QUEUE: Final = "sluice.v1.ingest"
+INGEST_JOB: Final = "ingest"
+
+
+class UploadNotFound(NotFound):
+    """No such upload, or it is over."""
+
+    code = "upload_not_found"
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What a client wants to add, after its bytes were looked at."""
+
+    source_id: UUID
+    name: str
+    size: int
+    content_hash: str
+    mime: str
+    external_id: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The document that an upload led to, and the job that reads it."""
+
+    document_id: UUID
+    version_id: UUID
+    job_id: UUID
+    job_state: JobState
+    duplicate: bool
+
+
+class Intake:
+    """The way in for documents of one tenant."""
+
+    def __init__(self, sessions: Sessions, store: ObjectStore, settings: JobSettings, tenant_id: UUID) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._settings = settings
+        self._tenant_id = tenant_id
+
+    def accept(self, incoming: Incoming, body: IO[bytes]) -> Accepted:
+        """Store the bytes and queue their reading, or return the document that has them already."""
+        if known := self._known(incoming):
+            return known
+        version_id, document_id = new_id(), self._document_for(incoming)
+        key = original_key(self._tenant_id, document_id, version_id, incoming.content_hash)
+        self._store.put(key, body, incoming.mime)
+        return self._register_or_yield(incoming, document_id, version_id, key)
+
+    def promise(self, source_id: UUID, upload: Upload) -> tuple[Upload, str]:
+        """Let a client put bytes straight into the object store: the promise, and the URL for five minutes."""
+        upload.id = new_id()
+        upload.object_key = original_key(self._tenant_id, upload.id, upload.id, upload.content_hash)
+        upload.expires_at = datetime.now(UTC) + timedelta(seconds=PRESIGNED_SECONDS)
+        url = self._store.presigned_put(upload.object_key, upload.size)
+        with tenant_session(self._sessions, self._tenant_id) as session:
+            repository.get_source(session, source_id)
+            session.add(upload)
+            session.flush()
+            session.expunge(upload)
+        return upload, url
+
+    def promised(self, upload_id: UUID) -> Upload:
+        """The promise with this id; `UploadNotFound` once it was completed or when it is another tenant's."""
+        with tenant_session(self._sessions, self._tenant_id) as session:
+            upload = session.scalars(select(Upload).where(Upload.id == upload_id)).one_or_none()
+            if upload is None:
+                raise UploadNotFound(f"There is no upload {upload_id}, or it was completed already.")
+            session.expunge(upload)
+            return upload
+
+    def stored_size(self, upload: Upload) -> int:
+        """How many bytes the client has put; `Conflict` when none."""
+        try:
+            return self._store.head(upload.object_key).size
+        except ObjectNotFound:
+            raise Conflict(
+                "Nothing was uploaded to the presigned URL yet: PUT the bytes there first.", code="upload_missing"
+            ) from None
+
+    def complete(self, upload: Upload, incoming: Incoming) -> Accepted:
+        """Queue the reading of bytes that the client has put, or return the document that has them already."""
+        document_id = self._document_for(incoming)
+        accepted = self._known(incoming)
+        if accepted is None:
+            accepted = self._register_or_yield(incoming, document_id, new_id(), upload.object_key)
+        else:
+            self._store.delete(upload.object_key)
+        self._forget(upload)
+        return accepted
+
+    def refuse(self, upload: Upload, reason: str) -> Invalid:
+        """Remove what was put; the error to answer with."""
+        self._store.delete(upload.object_key)
+        self._forget(upload)
+        return Invalid(f"{reason} What was uploaded is removed; begin again.", code="upload_mismatch")
+
+    def _forget(self, upload: Upload) -> None:
+        with tenant_session(self._sessions, self._tenant_id) as session:
+            found = session.scalars(select(Upload).where(Upload.id == upload.id)).one_or_none()
+            if found is not None:
+                session.delete(found)
+
+    def _known(self, incoming: Incoming) -> Accepted | None:
+        with tenant_session(self._sessions, self._tenant_id) as session:
+            repository.get_source(session, incoming.source_id)
+            version = _version_with(session, incoming)
+            return self._join(session, version) if version else None
+
+    def _document_for(self, incoming: Incoming) -> UUID:
+        with tenant_session(self._sessions, self._tenant_id) as session:
+            document = _document_named(session, incoming)
+            return document.id if document else new_id()
+
+    def _register_or_yield(self, incoming: Incoming, document_id: UUID, version_id: UUID, key: str) -> Accepted:
+        try:
+            with tenant_session(self._sessions, self._tenant_id) as session:
+                return self._register(session, incoming, document_id, version_id, key)
+        except IntegrityError:
+            # Another upload was faster, with the same bytes or with the same name.
+            if known := self._known(incoming):
+                self._store.delete(key)
+                return known
+        document_id = self._document_for(incoming)
+        with tenant_session(self._sessions, self._tenant_id) as session:
+            return self._register(session, incoming, document_id, version_id, key)
+
+    def _register(
+        self, session: Session, incoming: Incoming, document_id: UUID, version_id: UUID, key: str
+    ) -> Accepted:
+        document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
+        if document is None:
+            document = Document(id=document_id, source_id=incoming.source_id, external_id=_external_id(incoming))
+            session.add(document)
+        document.name = incoming.name
+        document.tags = list(incoming.tags)
+        session.flush()
+        newest = session.scalar(
+            select(func.max(DocumentVersion.number)).where(DocumentVersion.document_id == document_id)
+        )
+        version = DocumentVersion(
+            id=version_id,
+            document_id=document_id,
+            source_id=incoming.source_id,
+            number=(newest or 0) + 1,
+            content_hash=incoming.content_hash,
+            size=incoming.size,
+            mime=incoming.mime,
+            object_key=key,
+        )
+        session.add(version)
+        session.flush()
+        job = jobs.submit(
+            session,
+            Job(kind=INGEST_JOB, document_id=document_id, version_id=version_id, state=JobState.QUEUED),
+            first_step(version, "ingest", INGEST_QUEUE, self._settings),
+        )
+        return Accepted(document_id, version_id, job.id, JobState.QUEUED, duplicate=False)
+
+    def _join(self, session: Session, version: DocumentVersion) -> Accepted:
+        job = session.scalars(select(Job).where(Job.version_id == version.id).order_by(Job.id.desc()).limit(1)).one()
+        if job.state in (JobState.FAILED, JobState.CANCELED):
+            # Whoever uploads a failed document again wants it tried again.
+            job = jobs.retry(session, job.id, self._settings)
+            return Accepted(version.document_id, version.id, job.id, job.state, duplicate=False)
+        return Accepted(version.document_id, version.id, job.id, job.state, duplicate=True)
+
+
+def first_step(version: DocumentVersion, step: str, queue: str, settings: JobSettings, part: int = 0) -> JobStep:
+    """A step of this version's work, with the key that makes it the only one of its kind."""
+    return JobStep(
+        step=step,
+        part=part,
+        queue=queue,
+        max_attempts=settings.max_attempts,
+        idempotency_key=jobs.idempotency_key(
+            source_id=version.source_id,
+            content_hash=version.content_hash,
+            version=version.number,
+            step=step,
+            part=part,
+        ),
+    )
+
+
+def _external_id(incoming: Incoming) -> str:
+    return incoming.external_id or incoming.name
+
+
+def _version_with(session: Session, incoming: Incoming) -> DocumentVersion | None:
+    return session.scalars(
+        select(DocumentVersion).where(
+            DocumentVersion.source_id == incoming.source_id,
+            DocumentVersion.content_hash == incoming.content_hash,
+            DocumentVersion.superseded_at.is_(None),
+        )
+    ).one_or_none()
+
+
+def _document_named(session: Session, incoming: Incoming) -> Document | None:
+    return session.scalars(
+        select(Document).where(
+            Document.source_id == incoming.source_id,
+            Document.external_id == _external_id(incoming),
+            Document.erased_at.is_(None),
+        )
+    ).one_or_none()

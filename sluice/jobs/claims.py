@@ -1,0 +1,306 @@
+"""The worker's side of a job: claim a step, keep it, and write only while it is still ours.
+
+Every write carries `id`, `attempt` and `running`. A worker that was away too long (paused, cut off, presumed dead)
+finds no row, learns that it has lost the step, and writes nothing: its attempt number is its fencing token.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prometheus_client import Counter
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from sluice.errors import SluiceError
+from sluice.jobs import outbox
+from sluice.jobs.models import Job, JobAttempt, JobStep
+from sluice.jobs.state import LIVE, JobState, sources_of
+from sluice.settings import JobSettings
+
+fence_rejections = Counter("sluice_fence_rejections", "Writes refused because the step belonged to another attempt")
+
+
+class OwnershipLost(SluiceError):
+    """The step belongs to a later attempt, or was ended from outside."""
+
+    code = "ownership_lost"
+
+
+class Canceled(SluiceError):
+    """Somebody asked for this job to stop."""
+
+    code = "canceled"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One attempt's right to run one step."""
+
+    tenant_id: UUID
+    job_id: UUID
+    step_id: UUID
+    step: str
+    part: int
+    attempt: int
+    worker: str
+    document_id: UUID | None
+    version_id: UUID | None
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+
+
+def claim(session: Session, step_id: UUID, *, worker: str, settings: JobSettings) -> Claim | None:
+    """Take the step, or return None: another worker has it, it is done, not due yet, or out of attempts."""
+    step = session.scalars(
+        update(JobStep)
+        .where(
+            JobStep.id == step_id,
+            JobStep.attempt < JobStep.max_attempts,
+            JobStep.run_after <= func.now(),
+            or_(
+                JobStep.state == JobState.QUEUED,
+                and_(JobStep.state == JobState.RUNNING, JobStep.lease_until < func.now()),
+            ),
+            exists().where(Job.id == JobStep.job_id, Job.state.in_(LIVE), Job.cancel_requested_at.is_(None)),
+        )
+        .values(
+            state=JobState.RUNNING,
+            attempt=JobStep.attempt + 1,
+            worker=worker,
+            lease_until=_lease(settings),
+            error_code=None,
+        )
+        .returning(JobStep)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).one_or_none()
+    if step is None:
+        return None
+    job = session.scalars(
+        update(Job)
+        .where(Job.id == step.job_id)
+        .values(
+            state=JobState.RUNNING,
+            started_at=func.coalesce(Job.started_at, func.now()),
+            error_code=None,
+            error_detail=None,
+            **_changed(),
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).one()
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.step_id == step.id, JobAttempt.ended_at.is_(None))
+        .values(ended_at=func.now(), outcome="lost")
+    )
+    session.execute(
+        insert(JobAttempt).values(tenant_id=step.tenant_id, step_id=step.id, attempt=step.attempt, worker=worker)
+    )
+    return Claim(
+        tenant_id=step.tenant_id,
+        job_id=step.job_id,
+        step_id=step.id,
+        step=step.step,
+        part=step.part,
+        attempt=step.attempt,
+        worker=worker,
+        document_id=job.document_id,
+        version_id=job.version_id,
+        checkpoint=dict(step.checkpoint),
+    )
+
+
+def heartbeat(session: Session, claim: Claim, settings: JobSettings) -> bool:
+    """Extend the lease; whether somebody asked for the job to stop. `OwnershipLost` when it is no longer ours."""
+    _write(session, claim, lease_until=_lease(settings))
+    return cancel_requested(session, claim)
+
+
+def cancel_requested(session: Session, claim: Claim) -> bool:
+    """Whether the job was asked to stop, or has ended for another reason."""
+    job = session.execute(select(Job.state, Job.cancel_requested_at).where(Job.id == claim.job_id)).one()
+    return job.cancel_requested_at is not None or job.state not in LIVE
+
+
+def checkpoint(session: Session, claim: Claim, **facts: Any) -> None:
+    """Remember what need not be done again. Locks the step, so that the rest of the transaction is ours too."""
+    claim.checkpoint.update(facts)
+    _write(session, claim, checkpoint=claim.checkpoint)
+
+
+def prove(session: Session, claim: Claim) -> None:
+    """Lock the step, so that the rest of the transaction is ours; `OwnershipLost` when it is not."""
+    _write(session, claim)
+
+
+def progress(session: Session, claim: Claim, stage: str, done: int, total: int | None) -> None:
+    """Say how far the job has come: `done` of `total`, or of an unknown number."""
+    _write(session, claim)
+    _change_job(session, claim, step=stage, done=done, total=total)
+
+
+def count_done(session: Session, claim: Claim, done: int) -> None:
+    """Say how far this step has come; the job's own count is the sum over its steps, whichever were run twice."""
+    checkpoint(session, claim, done=done)
+    of_all = select(func.sum(JobStep.checkpoint["done"].as_integer())).where(JobStep.job_id == claim.job_id)
+    _change_job(session, claim, done=of_all.scalar_subquery())
+
+
+def fan_out(session: Session, claim: Claim, parts: list[JobStep], *, stage: str, total: int) -> None:
+    """End this step and hand its work, `total` pieces of it, to `parts`, in one transaction with their messages."""
+    _write(session, claim, state=JobState.READY, lease_until=None)
+    _end_attempt(session, claim, "ready")
+    session.add_all(parts)
+    session.flush()
+    for part in parts:
+        outbox.promise(session, part)
+    _change_job(session, claim, parts_total=len(parts), parts_done=0, step=stage, done=0, total=total)
+
+
+def finish_part(session: Session, claim: Claim) -> bool:
+    """End this part; whether it was the last one, so that the caller adds what follows in the same transaction."""
+    _write(session, claim, state=JobState.READY, lease_until=None)
+    _end_attempt(session, claim, "ready")
+    job = session.execute(
+        update(Job)
+        .where(Job.id == claim.job_id)
+        .values(parts_done=Job.parts_done + 1, **_changed())
+        .returning(Job.parts_done, Job.parts_total)
+    ).one()
+    outbox.wake_dispatcher(session)
+    return job.parts_done == job.parts_total
+
+
+def finish(session: Session, claim: Claim) -> None:
+    """End the step and its job: `ready`."""
+    _write(session, claim, state=JobState.READY, lease_until=None)
+    _end_attempt(session, claim, "ready")
+    _end_job(session, claim, JobState.READY)
+
+
+def retry_later(
+    session: Session, claim: Claim, error: SluiceError, settings: JobSettings, *, blameless: bool
+) -> datetime | None:
+    """Queue the step again after a delay that doubles; when, or None when its attempts were used up and it failed.
+
+    `blameless`: a part of the platform was away. That costs the document none of its attempts, however long it lasts.
+    """
+    if not blameless and claim.attempt >= (session.scalar(select(JobStep.max_attempts).where(_ours(claim))) or 0):
+        fail(session, claim, error)
+        return None
+    delay = backoff(claim.attempt, settings)
+    facts: dict[str, Any] = {"max_attempts": JobStep.max_attempts + 1} if blameless else {}
+    run_after = func.now() + timedelta(seconds=delay)
+    _write(
+        session,
+        claim,
+        state=JobState.QUEUED,
+        run_after=run_after,
+        lease_until=None,
+        dispatched_at=None,
+        error_code=error.code,
+        **facts,
+    )
+    _end_attempt(session, claim, "retry", error)
+    step = session.get_one(JobStep, claim.step_id, populate_existing=True)
+    outbox.promise(session, step, available_at=step.run_after)
+    still_running = exists().where(JobStep.job_id == claim.job_id, JobStep.state == JobState.RUNNING)
+    session.execute(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.state == JobState.RUNNING, ~still_running)
+        .values(state=JobState.QUEUED)
+        .execution_options(synchronize_session=False)
+    )
+    _change_job(session, claim, error_code=error.code, error_detail=error.detail)
+    return step.run_after
+
+
+def fail(session: Session, claim: Claim, error: SluiceError) -> None:
+    """Give the step and its job up, with a code and a sentence that a person can act on."""
+    _write(session, claim, state=JobState.FAILED, lease_until=None, error_code=error.code)
+    _end_attempt(session, claim, "failed", error)
+    _end_job(session, claim, JobState.FAILED, error_code=error.code, error_detail=error.detail)
+
+
+def stop_canceled(session: Session, claim: Claim) -> None:
+    """End the step because somebody asked for it."""
+    _write(session, claim, state=JobState.CANCELED, lease_until=None)
+    _end_attempt(session, claim, "canceled")
+    # Locked first, so that of two parts that stop together the second sees the first.
+    session.execute(select(Job.id).where(Job.id == claim.job_id).with_for_update())
+    if not session.scalar(select(exists().where(JobStep.job_id == claim.job_id, JobStep.state == JobState.RUNNING))):
+        _end_job(session, claim, JobState.CANCELED)
+
+
+def backoff(attempt: int, settings: JobSettings) -> float:
+    """Seconds before the next attempt: exponential with full jitter above half (AWS, "Exponential Backoff And Jitter")."""
+    ceiling = min(settings.backoff_seconds * 2 ** max(attempt - 1, 0), settings.backoff_max_seconds)
+    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+
+
+def _ours(claim: Claim) -> ColumnElement[bool]:
+    return and_(JobStep.id == claim.step_id, JobStep.attempt == claim.attempt, JobStep.state == JobState.RUNNING)
+
+
+def _write(session: Session, claim: Claim, **values: Any) -> None:
+    result = session.execute(
+        update(JobStep)
+        .where(_ours(claim))
+        # An update needs a value; setting the attempt to itself still locks the row and proves that it is ours.
+        .values(**(values or {"attempt": JobStep.attempt}))
+        .returning(JobStep.id)
+        .execution_options(synchronize_session=False)
+    )
+    if result.one_or_none() is None:
+        fence_rejections.inc()
+        raise OwnershipLost(f"Attempt {claim.attempt} no longer owns step {claim.step_id}.")
+
+
+def _end_attempt(session: Session, claim: Claim, outcome: str, error: SluiceError | None = None) -> None:
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.step_id == claim.step_id, JobAttempt.attempt == claim.attempt)
+        .values(
+            ended_at=func.now(),
+            outcome=outcome,
+            error_code=error.code if error else None,
+            error_detail=error.detail if error else None,
+        )
+    )
+
+
+def _end_job(session: Session, claim: Claim, state: JobState, **facts: Any) -> None:
+    session.execute(
+        update(JobStep)
+        .where(JobStep.job_id == claim.job_id, JobStep.state == JobState.QUEUED)
+        .values(state=JobState.CANCELED, lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.state.in_(sources_of(state)))
+        .values(state=state, finished_at=func.now(), **facts, **_changed())
+        .execution_options(synchronize_session=False)
+    )
+    outbox.wake_dispatcher(session)
+
+
+def _change_job(session: Session, claim: Claim, **values: Any) -> None:
+    session.execute(
+        update(Job)
+        .where(Job.id == claim.job_id)
+        .values(**values, **_changed())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _changed() -> dict[str, Any]:
+    return {"revision": Job.revision + 1, "updated_at": func.now()}
+
+
+def _lease(settings: JobSettings) -> ColumnElement[datetime]:
+    return func.now() + timedelta(seconds=settings.lease_seconds)

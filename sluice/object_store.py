@@ -1,0 +1,181 @@
+"""The object store: originals and extracted text, in any server that speaks S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final, Protocol
+from urllib.parse import quote
+from uuid import UUID
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sluice.errors import NotFound, TemporarilyUnavailable
+from sluice.settings import ObjectStoreSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PRESIGNED_SECONDS: Final = 300
+_PIECE: Final = 256 * 1024
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+
+
+class ObjectNotFound(NotFound):
+    """The object store has no such object."""
+
+    code = "object_not_found"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What the store says of an object without handing it out."""
+
+    size: int
+
+
+class ObjectStore(Protocol):
+    """Bytes by key. Every method raises `TemporarilyUnavailable` while the store does not answer."""
+
+    def put(self, key: str, body: IO[bytes], content_type: str = "application/octet-stream") -> None:
+        """Store the bytes from the body's position to its end, whole or not at all."""
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The object's bytes, piece by piece; `ObjectNotFound` before the first."""
+
+    def head(self, key: str) -> StoredObject:
+        """What is known of the object; `ObjectNotFound` when there is none."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with the prefix."""
+
+    def presigned_get(self, key: str, file_name: str, content_type: str) -> str:
+        """A URL by which anyone may download the object for five minutes, under this name."""
+
+    def presigned_put(self, key: str, size: int) -> str:
+        """A URL by which anyone may upload exactly `size` bytes to this key for five minutes."""
+
+
+def original_key(tenant_id: UUID, document_id: UUID, version_id: UUID, content_hash: str) -> str:
+    """Where an uploaded file lives."""
+    return f"{_version_prefix(tenant_id, document_id, version_id)}{content_hash}"
+
+
+def extract_key(tenant_id: UUID, document_id: UUID, version_id: UUID) -> str:
+    """Where the text extracted from it lives (JSON lines, gzip)."""
+    return f"{_version_prefix(tenant_id, document_id, version_id)}extract.jsonl.gz"
+
+
+def document_prefix(tenant_id: UUID, document_id: UUID) -> str:
+    """What the keys of all versions of a document begin with."""
+    return f"tenant/{tenant_id}/{document_id}/"
+
+
+def _version_prefix(tenant_id: UUID, document_id: UUID, version_id: UUID) -> str:
+    return f"{document_prefix(tenant_id, document_id)}{version_id}/"
+
+
+class S3ObjectStore:
+    """An S3 server. Clients that follow presigned URLs may know it by another host than we do."""
+
+    def __init__(self, settings: ObjectStoreSettings) -> None:
+        self._bucket = settings.bucket
+        self._client = _client(settings, settings.endpoint)
+        # The host is part of the signature, so it must be the one that the client will use.
+        self._public = _client(settings, settings.public_endpoint or settings.endpoint)
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket unless it exists."""
+        with _translated():
+            try:
+                self._client.head_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                if _code(error) not in _MISSING | {"NoSuchBucket"}:
+                    raise
+                self._client.create_bucket(Bucket=self._bucket)
+
+    def put(self, key: str, body: IO[bytes], content_type: str = "application/octet-stream") -> None:
+        with _translated(key):
+            self._client.upload_fileobj(body, self._bucket, key, ExtraArgs={"ContentType": content_type})
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        with _translated(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+            with answer["Body"] as body:
+                yield from body.iter_chunks(_PIECE)
+
+    def head(self, key: str) -> StoredObject:
+        with _translated(key):
+            return StoredObject(size=self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"])
+
+    def delete(self, key: str) -> None:
+        with _translated(key):
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def keys(self, prefix: str) -> list[str]:
+        with _translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def presigned_get(self, key: str, file_name: str, content_type: str) -> str:
+        return self._public.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                "ResponseContentDisposition": f"attachment; filename*=UTF-8''{quote(file_name, safe='')}",
+                "ResponseContentType": content_type,
+            },
+            ExpiresIn=PRESIGNED_SECONDS,
+        )
+
+    def presigned_put(self, key: str, size: int) -> str:
+        return self._public.generate_presigned_url(
+            "put_object",
+            Params={"Bucket": self._bucket, "Key": key, "ContentLength": size},
+            ExpiresIn=PRESIGNED_SECONDS,
+        )
+
+
+def _client(settings: ObjectStoreSettings, endpoint: str) -> S3Client:
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=settings.region,
+        aws_access_key_id=settings.access_key.get_secret_value(),
+        aws_secret_access_key=settings.secret_key.get_secret_value(),
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 3},
+            # The default adds checksum trailers that S3 servers other than AWS do not all read.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def _translated(key: str = "") -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) in _MISSING:
+            raise ObjectNotFound(f"The object store has no {key}.") from error
+        raise TemporarilyUnavailable(
+            f"The object store refused: {_code(error)}.", code="object_store_unavailable"
+        ) from error
+    except (BotoCoreError, OSError) as error:
+        raise TemporarilyUnavailable("The object store does not answer.", code="object_store_unavailable") from error

@@ -1,0 +1,314 @@
+"""The vector index: chunks as points, found by meaning (dense) and by words (sparse). Can be rebuilt from PostgreSQL.
+
+This wrapper adds the tenant to every point and to every filter; nothing else in the project talks to Qdrant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import httpx
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from sluice.errors import TemporarilyUnavailable
+from sluice.ids import derived_id
+from sluice.settings import VectorIndexSettings
+
+WORDS: Final = "words"
+GRAMS: Final = "grams"
+DENSE: Final = "dense"
+_UPSERT: Final = 256
+_KEYWORDS: Final = ("source_id", "document_id", "version_id", "chunk_id", "lang", "mime", "tags")
+
+
+class SparseVector(NamedTuple):
+    """Token ids and their weights."""
+
+    indices: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class DenseCollection:
+    """The dense points of one model version, reached through the alias of the model."""
+
+    alias: str
+    model_version: str
+    dimension: int
+
+    @property
+    def name(self) -> str:
+        """The collection's own name."""
+        return f"chunks_{self.alias}_{self.model_version}"
+
+    @property
+    def alias_name(self) -> str:
+        """The name that search uses, whatever version is behind it."""
+        return f"chunks_{self.alias}"
+
+
+@dataclass(frozen=True)
+class ChunkPoint:
+    """A chunk as the index sees it."""
+
+    chunk_id: UUID
+    source_id: UUID
+    document_id: UUID
+    version_id: UUID
+    version: int
+    page: int | None
+    lang: str
+    mime: str
+    tags: list[str]
+    updated_at: datetime
+    dense: list[float]
+    words: SparseVector
+    grams: SparseVector
+
+
+@dataclass(frozen=True)
+class PassageFilter:
+    """What a search is narrowed to. Within one field any value will do; all fields must agree."""
+
+    source_ids: tuple[UUID, ...] = ()
+    tags: tuple[str, ...] = ()
+    langs: tuple[str, ...] = ()
+    mimes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk that a leg of the search found, and the leg's own score."""
+
+    chunk_id: UUID
+    score: float
+
+
+class VectorIndex:
+    """Qdrant, as seen by one tenant at a time."""
+
+    def __init__(self, settings: VectorIndexSettings, lexical_version: str) -> None:
+        self._client = QdrantClient(
+            url=settings.url,
+            api_key=settings.api_key.get_secret_value() if settings.api_key else None,
+            timeout=int(settings.timeout),
+            check_compatibility=False,
+        )
+        self._lexical = f"lexical_{lexical_version}"
+        self._lexical_version = lexical_version
+        self._ensured: set[str] = set()
+
+    def ensure(self, dense: DenseCollection) -> None:
+        """Make the collections of this model version and of the lexical leg, their indexes and aliases."""
+        if dense.name in self._ensured:
+            return
+        with _translated():
+            self._create(
+                dense.name, {DENSE: models.VectorParams(size=dense.dimension, distance=models.Distance.COSINE)}, {}
+            )
+            idf = models.SparseVectorParams(modifier=models.Modifier.IDF)
+            self._create(self._lexical, {}, {WORDS: idf, GRAMS: idf})
+            self._point_alias(dense)
+        self._ensured.add(dense.name)
+
+    def upsert(self, tenant_id: UUID, dense: DenseCollection, points: Sequence[ChunkPoint]) -> None:
+        """Add or overwrite these points; on return they are durable and can be found."""
+        self.ensure(dense)
+        with _translated():
+            for start in range(0, len(points), _UPSERT):
+                some = points[start : start + _UPSERT]
+                self._client.upsert(dense.name, [_dense_point(tenant_id, dense, p) for p in some], wait=True)
+                self._client.upsert(self._lexical, [self._lexical_point(tenant_id, p) for p in some], wait=True)
+
+    def search_dense(
+        self, tenant_id: UUID, alias: str, vector: list[float], within: PassageFilter, limit: int
+    ) -> list[Hit]:
+        """The chunks nearest in meaning, by cosine similarity, best first."""
+        with _translated():
+            answer = self._client.query_points(
+                f"chunks_{alias}",
+                query=vector,
+                using=DENSE,
+                query_filter=_filter(tenant_id, within),
+                limit=limit,
+                with_payload=["chunk_id"],
+            )
+        return _hits(answer)
+
+    def search_lexical(
+        self, tenant_id: UUID, words: SparseVector, grams: SparseVector, within: PassageFilter, limit: int
+    ) -> tuple[list[Hit], list[Hit]]:
+        """The chunks that share words, and those that share 4-grams, with the question, by BM25, best first."""
+        requests = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=sparse.indices, values=sparse.values),
+                using=name,
+                filter=_filter(tenant_id, within),
+                limit=limit,
+                with_payload=["chunk_id"],
+            )
+            for name, sparse in ((WORDS, words), (GRAMS, grams))
+        ]
+        with _translated():
+            by_words, by_grams = self._client.query_batch_points(self._lexical, requests)
+        return _hits(by_words), _hits(by_grams)
+
+    def count_version(self, tenant_id: UUID, dense: DenseCollection, version_id: UUID) -> tuple[int, int]:
+        """How many dense and how many lexical points a version has."""
+        condition = _matching(tenant_id, "version_id", [version_id])
+        with _translated():
+            return (
+                self._client.count(dense.name, count_filter=condition, exact=True).count,
+                self._client.count(self._lexical, count_filter=condition, exact=True).count,
+            )
+
+    def chunk_ids(self, tenant_id: UUID, collection: str, document_id: UUID) -> set[UUID]:
+        """The chunks of a document that a collection holds, by its name or alias."""
+        found: set[UUID] = set()
+        offset: Any = None
+        with _translated():
+            while True:
+                points, offset = self._client.scroll(
+                    collection,
+                    scroll_filter=_matching(tenant_id, "document_id", [document_id]),
+                    with_payload=["chunk_id"],
+                    limit=1000,
+                    offset=offset,
+                )
+                found.update(UUID((point.payload or {})["chunk_id"]) for point in points)
+                if offset is None:
+                    return found
+
+    def delete_versions(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
+        """Remove every point of these versions, from every collection."""
+        self._delete(_matching(tenant_id, "version_id", version_ids))
+
+    def delete_document(self, tenant_id: UUID, document_id: UUID) -> None:
+        """Remove every point of a document, from every collection."""
+        self._delete(_matching(tenant_id, "document_id", [document_id]))
+
+    def count_document(self, tenant_id: UUID, document_id: UUID) -> int:
+        """How many points of a document are left, over all collections."""
+        condition = _matching(tenant_id, "document_id", [document_id])
+        with _translated():
+            return sum(
+                self._client.count(name, count_filter=condition, exact=True).count for name in self.collections()
+            )
+
+    def collections(self) -> list[str]:
+        """The names of our collections."""
+        with _translated():
+            names = [collection.name for collection in self._client.get_collections().collections]
+        return sorted(name for name in names if name.startswith(("chunks_", "lexical_")))
+
+    def ping(self) -> None:
+        """Return when the index answers; `TemporarilyUnavailable` otherwise."""
+        self.collections()
+
+    def _delete(self, condition: models.Filter) -> None:
+        with _translated():
+            for name in self.collections():
+                self._client.delete(name, points_selector=models.FilterSelector(filter=condition), wait=True)
+
+    def _lexical_point(self, tenant_id: UUID, point: ChunkPoint) -> models.PointStruct:
+        return models.PointStruct(
+            id=str(derived_id(point.chunk_id, self._lexical_version)),
+            vector={
+                WORDS: models.SparseVector(indices=point.words.indices, values=point.words.values),
+                GRAMS: models.SparseVector(indices=point.grams.indices, values=point.grams.values),
+            },
+            payload=_payload(tenant_id, point),
+        )
+
+    def _create(
+        self, name: str, dense: dict[str, models.VectorParams], sparse: dict[str, models.SparseVectorParams]
+    ) -> None:
+        if self._client.collection_exists(name):
+            return
+        try:
+            self._client.create_collection(name, vectors_config=dense, sparse_vectors_config=sparse)
+        except UnexpectedResponse as error:
+            # Another worker made it in this moment.
+            if error.status_code != httpx.codes.CONFLICT and not self._client.collection_exists(name):
+                raise
+        tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        self._client.create_payload_index(name, "tenant", tenant, wait=True)
+        for field in _KEYWORDS:
+            self._client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD, wait=True)
+
+    def _point_alias(self, dense: DenseCollection) -> None:
+        aliases = {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
+        if dense.alias_name in aliases:
+            # Moving it to a new model version is for a reindex to do, when that version's points are all there.
+            return
+        create = models.CreateAlias(collection_name=dense.name, alias_name=dense.alias_name)
+        self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+
+
+def _dense_point(tenant_id: UUID, collection: DenseCollection, point: ChunkPoint) -> models.PointStruct:
+    return models.PointStruct(
+        id=str(derived_id(point.chunk_id, collection.model_version)),
+        vector={DENSE: point.dense},
+        payload={
+            **_payload(tenant_id, point),
+            "embed_model_alias": collection.alias,
+            "embed_model_version": collection.model_version,
+        },
+    )
+
+
+def _payload(tenant_id: UUID, point: ChunkPoint) -> dict[str, Any]:
+    return {
+        "tenant": str(tenant_id),
+        "source_id": str(point.source_id),
+        "document_id": str(point.document_id),
+        "version_id": str(point.version_id),
+        "version": point.version,
+        "chunk_id": str(point.chunk_id),
+        "page": point.page,
+        "lang": point.lang,
+        "mime": point.mime,
+        "tags": point.tags,
+        "updated_at": point.updated_at.isoformat(),
+    }
+
+
+def _filter(tenant_id: UUID, within: PassageFilter) -> models.Filter:
+    wanted: tuple[tuple[str, Sequence[object]], ...] = (
+        ("tenant", (tenant_id,)),
+        ("source_id", within.source_ids),
+        ("tags", within.tags),
+        ("lang", within.langs),
+        ("mime", within.mimes),
+    )
+    return models.Filter(must=[_any_of(field, values) for field, values in wanted if values])
+
+
+def _matching(tenant_id: UUID, field: str, values: Sequence[object]) -> models.Filter:
+    return models.Filter(must=[_any_of("tenant", (tenant_id,)), _any_of(field, values)])
+
+
+def _any_of(field: str, values: Sequence[object]) -> models.FieldCondition:
+    return models.FieldCondition(key=field, match=models.MatchAny(any=[str(value) for value in values]))
+
+
+def _hits(answer: models.QueryResponse) -> list[Hit]:
+    return [Hit(UUID((point.payload or {})["chunk_id"]), point.score) for point in answer.points]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except UnexpectedResponse as error:
+        raise TemporarilyUnavailable(
+            f"The vector index answered {error.status_code}.", code="vector_index_unavailable"
+        ) from error
+    except (ResponseHandlingException, ApiException, httpx.HTTPError) as error:
+        raise TemporarilyUnavailable("The vector index does not answer.", code="vector_index_unavailable") from error
