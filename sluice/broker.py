@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import Celery
-from kombu import Connection, Exchange, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import BrokerSettings

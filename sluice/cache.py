@@ -32,20 +32,20 @@ class Cache:
         except redis.RedisError as error:
             raise TemporarilyUnavailable("Redis does not answer.", code="cache_unavailable") from error
 
-    def ask_to_stop(self, tenant_id: UUID, message_id: UUID) -> None:
+    def ask_to_stop(self, tenant_id: UUID, user_id: UUID, message_id: UUID) -> None:
         """Ask whichever process writes this answer to stop."""
         try:
-            self._redis.set(_stop_key(tenant_id, message_id), 1, ex=_STOP_SECONDS)
+            self._redis.set(_stop_key(tenant_id, user_id, message_id), 1, ex=_STOP_SECONDS)
         except redis.RedisError as error:
             raise TemporarilyUnavailable("Redis does not answer.", code="cache_unavailable") from error
 
-    def should_stop(self, tenant_id: UUID, message_id: UUID) -> bool:
+    def should_stop(self, tenant_id: UUID, user_id: UUID, message_id: UUID) -> bool:
         """Whether somebody asked for this answer to stop; no when Redis does not answer."""
         try:
-            return bool(self._redis.exists(_stop_key(tenant_id, message_id)))
+            return bool(self._redis.exists(_stop_key(tenant_id, user_id, message_id)))
         except redis.RedisError:
             return False
 
 
-def _stop_key(tenant_id: UUID, message_id: UUID) -> str:
-    return f"tenant:{tenant_id}:stop:{message_id}"
+def _stop_key(tenant_id: UUID, user_id: UUID, message_id: UUID) -> str:
+    return f"tenant:{tenant_id}:user:{user_id}:stop:{message_id}"

@@ -43,7 +43,7 @@ class TooLarge(SluiceError):
 
 
 class UnsupportedType(SluiceError):
-    """This installation cannot read files of this type."""
+    """Files of this type cannot be read here."""
 
     code = "unsupported_type"
 

@@ -101,29 +101,35 @@ class S3ObjectStore:
                 self._client.create_bucket(Bucket=self._bucket)
 
     def put(self, key: str, body: IO[bytes], content_type: str = "application/octet-stream") -> None:
+        """Store the bytes; large ones in parts, which the server joins at the end or drops."""
         with _translated(key):
             self._client.upload_fileobj(body, self._bucket, key, ExtraArgs={"ContentType": content_type})
 
     def pieces(self, key: str) -> Iterator[bytes]:
+        """The object's bytes, 256 KiB at a time."""
         with _translated(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
             with answer["Body"] as body:
                 yield from body.iter_chunks(_PIECE)
 
     def head(self, key: str) -> StoredObject:
+        """The object's size."""
         with _translated(key):
             return StoredObject(size=self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"])
 
     def delete(self, key: str) -> None:
+        """Remove the object."""
         with _translated(key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def keys(self, prefix: str) -> list[str]:
+        """All keys below the prefix, whatever their number."""
         with _translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def presigned_get(self, key: str, file_name: str, content_type: str) -> str:
+        """A download URL, signed for the public endpoint."""
         return self._public.generate_presigned_url(
             "get_object",
             Params={
@@ -136,6 +142,7 @@ class S3ObjectStore:
         )
 
     def presigned_put(self, key: str, size: int) -> str:
+        """An upload URL, signed for the public endpoint and this length."""
         return self._public.generate_presigned_url(
             "put_object",
             Params={"Bucket": self._bucket, "Key": key, "ContentLength": size},

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True)
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # noqa: D102 - pydantic-settings documents it
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
@@ -190,6 +190,18 @@ class IngestSettings(Settings):
     embed_batch_tokens: int = Field(8192, ge=256, description="Tokens sent to EMB in one request")
 
 
+class RetrievalSettings(Settings):
+    """How passages are found."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_RETRIEVAL_")
+
+    candidates: int = Field(100, ge=10, description="Hits taken from each leg before fusion")
+    passages: int = Field(6, ge=1, le=50, description="Passages given to the model for one answer")
+    min_similarity: float = Field(
+        0.3, ge=-1, le=1, description="Cosine from which a passage counts as relevant although it shares no word"
+    )
+
+
 class AuthSettings(Settings):
     """Signing of access tokens."""
 
@@ -245,7 +257,7 @@ class LlmServiceSettings(Settings):
     queue_requests: int = Field(64, ge=1, description="Requests that may wait; more are refused with 429")
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_prompt_tokens: int = Field(32_768, ge=256)
-    max_request_bytes: int = Field(8 * 1024**2, ge=1, description="A larger body is refused with 413")
+    max_request_bytes: int = Field(4 * 1024**2, ge=1, description="A larger body is refused with 413")
     ping_seconds: float = Field(10.0, gt=0, description="A silent stream gets a comment this often")
     reader_seconds: float = Field(30.0, gt=0, description="A client that reads nothing for this long loses its stream")
 

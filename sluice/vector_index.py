@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import httpx
@@ -27,11 +27,16 @@ _UPSERT: Final = 256
 _KEYWORDS: Final = ("source_id", "document_id", "version_id", "chunk_id", "lang", "mime", "tags")
 
 
-class SparseVector(NamedTuple):
+class SparseVector(Protocol):
     """Token ids and their weights."""
 
-    indices: list[int]
-    values: list[float]
+    @property
+    def indices(self) -> Sequence[int]:
+        """Ids of the tokens, 32 bits, each once."""
+
+    @property
+    def values(self) -> Sequence[float]:
+        """The weight of each."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class VectorIndex:
         """The chunks that share words, and those that share 4-grams, with the question, by BM25, best first."""
         requests = [
             models.QueryRequest(
-                query=models.SparseVector(indices=sparse.indices, values=sparse.values),
+                query=_sparse(sparse),
                 using=name,
                 filter=_filter(tenant_id, within),
                 limit=limit,
@@ -220,8 +225,8 @@ class VectorIndex:
         return models.PointStruct(
             id=str(derived_id(point.chunk_id, self._lexical_version)),
             vector={
-                WORDS: models.SparseVector(indices=point.words.indices, values=point.words.values),
-                GRAMS: models.SparseVector(indices=point.grams.indices, values=point.grams.values),
+                WORDS: _sparse(point.words),
+                GRAMS: _sparse(point.grams),
             },
             payload=_payload(tenant_id, point),
         )
@@ -261,6 +266,10 @@ def _dense_point(tenant_id: UUID, collection: DenseCollection, point: ChunkPoint
             "embed_model_version": collection.model_version,
         },
     )
+
+
+def _sparse(vector: SparseVector) -> models.SparseVector:
+    return models.SparseVector(indices=list(vector.indices), values=list(vector.values))
 
 
 def _payload(tenant_id: UUID, point: ChunkPoint) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The HTTP API: a route translates; it does not decide."""

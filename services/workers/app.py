@@ -8,20 +8,19 @@ from typing import Any, TypeVar
 from celery import Celery, Task
 from celery.signals import worker_process_init
 
+from services.workers.tasks import run_step
 from sluice.broker import celery_app
 from sluice.settings import BrokerSettings, TelemetrySettings
 from sluice.telemetry import bind, configure_logging, forget
-from sluice.wire.messages import Message
+from sluice.wire.messages import Message, RunStep
 
 M = TypeVar("M", bound=Message)
 
 
 def create_app() -> Celery:
     """The application that `services.workers.main` runs, its tasks registered."""
-    from services.workers import tasks
-
     app = celery_app(BrokerSettings.from_environment())
-    register(app, tasks.RunStep, tasks.run_step)
+    register(app, RunStep, run_step)
     return app
 
 
@@ -38,6 +37,6 @@ def register(app: Celery, message_type: type[M], handle: Callable[[M], None]) ->
     app.task(name=message_type.task_name, bind=True)(run)
 
 
-@worker_process_init.connect
+@worker_process_init.connect  # type: ignore[untyped-decorator] # Celery has no types
 def _configure_child(**_: Any) -> None:
     configure_logging("worker", TelemetrySettings.from_environment())

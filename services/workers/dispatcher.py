@@ -45,6 +45,7 @@ queue_wait = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
 )
 _AFTER_A_FAULT: Final = 1.0
+_LOOK_SECONDS: Final = 5.0
 
 
 class Relay:
@@ -86,6 +87,7 @@ class Sweeper:
         self._settings = settings
         # After an outage every lease looks expired; whoever lives must get the chance to renew its own.
         self._next = time.monotonic() + settings.lease_seconds
+        self._next_look = 0.0
 
     def run_if_due(self) -> None:
         """Sweep, unless it is too early or another dispatcher does it."""
@@ -95,7 +97,7 @@ class Sweeper:
         with unscoped_session(self._sessions) as session:
             if not dispatch.lead_sweeping(session):
                 return
-            expired = dispatch.requeue_expired(session, self._settings)
+            expired = dispatch.requeue_expired(session)
             undelivered = dispatch.requeue_undelivered(session, self._settings)
             dispatch.prune(session)
         for reason, number in (("lease_expired", expired), ("undelivered", undelivered)):
@@ -103,8 +105,11 @@ class Sweeper:
             if number:
                 log.warning("sweeper.requeued", reason=reason, steps=number)
 
-    def observe(self) -> None:
-        """Bring the gauges up to date."""
+    def observe_if_due(self) -> None:
+        """Bring the gauges up to date, every few seconds."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _LOOK_SECONDS
         with unscoped_session(self._sessions) as session:
             for state, number in dispatch.count_states(session).items():
                 jobs_gauge.labels(state.value).set(number)
@@ -173,7 +178,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
                 declare_topology(broker)
                 declared = True
             sweeper.run_if_due()
-            sweeper.observe()
+            sweeper.observe_if_due()
             while relay.run_once() and not stop.is_set():
                 pass
         except TemporarilyUnavailable as error:

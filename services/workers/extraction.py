@@ -17,7 +17,8 @@ from typing import Any, Final
 from sqlalchemy import delete, insert, update
 
 from services.workers.lease import Lease
-from services.workers.parsing.sandbox import ParseOptions, parse_document
+from services.workers.parsing.document import ParseOptions
+from services.workers.parsing.sandbox import parse_document
 from services.workers.resources import Resources
 from sluice.db.session import tenant_session
 from sluice.documents import chunking
@@ -32,6 +33,7 @@ from sluice.object_store import extract_key
 
 _ROWS: Final = 500
 _BLOCKS_PER_PROGRESS: Final = 5_000
+_BETWEEN_REPORTS: Final = 0.5
 
 
 def extract(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
@@ -39,15 +41,18 @@ def extract(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion)
     with tempfile.TemporaryDirectory(prefix="sluice-ingest-") as folder:
         original, blocks, packed = (Path(folder) / name for name in ("original", "blocks.jsonl", "blocks.jsonl.gz"))
         _download(it, version, original)
-        report = parse_document(
-            original,
-            version.mime,
-            ParseOptions.of(it.ingest),
-            output=blocks,
-            on_progress=_Reporter(it, claim, "extract"),
-            should_stop=lease.should_stop,
-        )
-        lease.check()
+        try:
+            report = parse_document(
+                original,
+                version.mime,
+                ParseOptions.of(it.ingest),
+                output=blocks,
+                on_progress=_Reporter(it, claim, "extract"),
+                should_stop=lease.should_stop,
+            )
+        finally:
+            # Says why reading was stopped, if it was.
+            lease.check()
         with blocks.open("rb") as plain, gzip.open(packed, "wb", compresslevel=4) as archive:
             shutil.copyfileobj(plain, archive)
         with packed.open("rb") as body:
@@ -166,7 +171,7 @@ class _Reporter:
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.last < 0.5 and done != total:
+        if now - self.last < _BETWEEN_REPORTS and done != total:
             return
         self.last = now
         with tenant_session(self.it.sessions, self.claim.tenant_id) as session:

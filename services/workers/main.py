@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from prometheus_client import CollectorRegistry, multiprocess, start_http_server
 
@@ -52,4 +51,4 @@ def _serve_metrics(telemetry: TelemetrySettings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

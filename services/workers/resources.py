@@ -43,12 +43,12 @@ class Resources:
 
     def tokenizer(self) -> Tokenizer:
         """The embedding model's own tokenizer, so that a chunk's size is what the model will see."""
-        return _load_tokenizer(self.embedder)
+        return _load_tokenizer(self.embedder.tokenizer())
 
 
 @cache
-def _load_tokenizer(embedder: EmbeddingClient) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(embedder.tokenizer().decode())
+def _load_tokenizer(content: bytes) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(content.decode())
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -65,7 +65,7 @@ def _claim(it: Resources, message: RunStep) -> Claim | None:
         return claims.claim(session, message.step_id, worker=it.worker, settings=it.jobs)
 
 
-def _run(it: Resources, claim: Claim) -> str:
+def _run(it: Resources, claim: Claim) -> str:  # noqa: PLR0911 - a table of what each kind of end means
     try:
         with Lease(it.sessions, claim, it.jobs) as lease:
             STEPS[claim.step](it, claim, lease)

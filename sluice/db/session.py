@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, sessionmaker, with_loader_criteria
 
 from sluice.db.base import TENANT_SETTING, TenantOwned
@@ -34,7 +35,7 @@ def create_sessions(settings: DatabaseSettings) -> Sessions:
 
 
 def connect(url: str, pool_size: int = 5) -> Engine:
-    """A pool of connections that notices dead ones: after a restart of the server, and behind idle-timeout balancers."""
+    """A pool of connections that notices dead ones, after a restart of the server or behind a balancer."""
     return create_engine(
         url,
         pool_size=pool_size,

@@ -1,0 +1,1 @@
+"""Documents: what was uploaded, the versions of it, and the chunks that search finds."""

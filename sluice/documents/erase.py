@@ -33,7 +33,7 @@ class Left:
 
 
 def erase(sessions: Sessions, store: ObjectStore, index: VectorIndex, tenant_id: UUID, document_id: UUID) -> Left:
-    """Remove the document everywhere; what each store says afterwards. Run again, it finishes what a fault cut short."""
+    """Remove the document everywhere; what each store says afterwards. Run again, it goes on after a fault."""
     with tenant_session(sessions, tenant_id) as session:
         object_keys = _hide(session, document_id)
     _wait_until_idle(sessions, tenant_id, document_id)

@@ -73,11 +73,11 @@ def sources(session: Session, *, after: tuple[datetime, UUID] | None, limit: int
 def document_counts(session: Session, source_ids: Sequence[UUID]) -> dict[UUID, int]:
     """How many documents each of these sources has."""
     counted = session.execute(
-        select(Document.source_id, func.count())
+        select(Document.source_id, func.count().label("number"))
         .where(Document.source_id.in_(source_ids), Document.erased_at.is_(None))
         .group_by(Document.source_id)
     ).all()
-    return {source_id: number for source_id, number in counted}
+    return {row.source_id: row.number for row in counted}
 
 
 def get_document(session: Session, document_id: UUID) -> Document:

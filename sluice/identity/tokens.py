@@ -58,7 +58,7 @@ class TokenSigner:
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._kid, "typ": _TYPE})
 
     def verify(self, token: str) -> Caller:
-        """The caller that the token names; `NotAuthenticated` when it is forged, expired or meant for something else."""
+        """The caller that the token names; `NotAuthenticated` when it is forged, expired or for another use."""
         try:
             if jwt.get_unverified_header(token).get("typ") != _TYPE:
                 raise NotAuthenticated("This is not an access token.", code="token_invalid")

@@ -172,7 +172,7 @@ def finish_part(session: Session, claim: Claim) -> bool:
         .returning(Job.parts_done, Job.parts_total)
     ).one()
     outbox.wake_dispatcher(session)
-    return job.parts_done == job.parts_total
+    return bool(job.parts_done == job.parts_total)
 
 
 def finish(session: Session, claim: Claim) -> None:
@@ -237,8 +237,8 @@ def stop_canceled(session: Session, claim: Claim) -> None:
 
 
 def backoff(attempt: int, settings: JobSettings) -> float:
-    """Seconds before the next attempt: exponential with full jitter above half (AWS, "Exponential Backoff And Jitter")."""
-    ceiling = min(settings.backoff_seconds * 2 ** max(attempt - 1, 0), settings.backoff_max_seconds)
+    """Seconds before the next attempt: exponential, with jitter (AWS, "Exponential Backoff And Jitter")."""
+    ceiling = min(settings.backoff_seconds * 2.0 ** max(attempt - 1, 0), settings.backoff_max_seconds)
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 

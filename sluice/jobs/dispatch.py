@@ -68,7 +68,7 @@ def lead_sweeping(session: Session) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEPER_LOCK))))
 
 
-def requeue_expired(session: Session, settings: JobSettings) -> int:
+def requeue_expired(session: Session) -> int:
     """Queue the steps whose worker fell silent; how many. A step without attempts left fails as `worker_lost`."""
     expired = session.scalars(
         select(JobStep)

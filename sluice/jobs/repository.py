@@ -143,5 +143,4 @@ def _touch(job: Job) -> None:
 
 
 def _now(session: Session) -> datetime:
-    now: datetime = session.scalar(select(func.now()))
-    return now
+    return session.scalars(select(func.now())).one()

@@ -1,0 +1,1 @@
+"""What crosses a process border, typed once for sender and receiver."""

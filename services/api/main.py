@@ -1,0 +1,89 @@
+"""The API process: `python -m services.api.main`."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from services.api.app import create_app
+from services.api.dependencies import Resources
+from services.api.login_limit import LoginLimit
+from sluice.cache import Cache
+from sluice.chat.answer import Answerer
+from sluice.completion_client import HttpCompletionClient
+from sluice.db.session import create_sessions
+from sluice.db.unscoped import create_unscoped_sessions
+from sluice.embedding_client import HttpEmbeddingClient
+from sluice.identity.tokens import TokenSigner
+from sluice.object_store import S3ObjectStore
+from sluice.retrieval.lexical import TOKENIZER_VERSION
+from sluice.retrieval.search import Search
+from sluice.settings import (
+    ApiSettings,
+    AuthSettings,
+    CompletionClientSettings,
+    DatabaseSettings,
+    EmbeddingClientSettings,
+    IngestSettings,
+    JobSettings,
+    ObjectStoreSettings,
+    RedisSettings,
+    RetrievalSettings,
+    SettingsError,
+    TelemetrySettings,
+    VectorIndexSettings,
+    exit_with_reason,
+)
+from sluice.telemetry import configure_logging
+from sluice.vector_index import VectorIndex
+
+
+def connect() -> Resources:
+    """Everything that the settings in the environment name. Nothing is contacted yet."""
+    database = DatabaseSettings.from_environment()
+    auth, redis = AuthSettings.from_environment(), RedisSettings.from_environment()
+    embedding, completion = EmbeddingClientSettings.from_environment(), CompletionClientSettings.from_environment()
+    retrieval = RetrievalSettings.from_environment()
+    sessions = create_sessions(database)
+    index = VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION)
+    embedder, completions = HttpEmbeddingClient(embedding), HttpCompletionClient(completion)
+    cache = Cache(redis)
+    search = Search(sessions, index, embedder, embedding, retrieval)
+    return Resources(
+        sessions=sessions,
+        unscoped=create_unscoped_sessions(database),
+        store=S3ObjectStore(ObjectStoreSettings.from_environment()),
+        index=index,
+        embedder=embedder,
+        completions=completions,
+        cache=cache,
+        signer=TokenSigner(auth),
+        login_limit=LoginLimit(auth, redis),
+        search=search,
+        answerer=Answerer(sessions, search, completions, cache, completion, retrieval),
+        api=ApiSettings.from_environment(),
+        ingest=IngestSettings.from_environment(),
+        jobs=JobSettings.from_environment(),
+        telemetry=TelemetrySettings.from_environment(),
+    )
+
+
+def main() -> None:
+    """Serve until told to stop; streams that are open then get a few seconds to end."""
+    try:
+        resources = connect()
+    except SettingsError as error:
+        exit_with_reason(error)
+    configure_logging("api", resources.telemetry)
+    uvicorn.run(
+        create_app(resources),
+        host=resources.api.host,
+        port=resources.api.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

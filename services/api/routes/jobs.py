@@ -1,0 +1,167 @@
+"""`/api/jobs`: how far the work has come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel
+from sse_starlette import EventSourceResponse
+
+from services.api.auth import CallerDep
+from services.api.conditional import respond
+from services.api.dependencies import Resources, ResourcesDep
+from services.api.paging import CursorParam, LimitParam, Page, decode, page_of
+from services.api.sessions import SessionDep
+from services.api.streaming import numbered_stream
+from sluice.db.session import tenant_session
+from sluice.jobs import repository
+from sluice.jobs.models import Job, JobStep
+from sluice.jobs.state import ALLOWED_ACTIONS, FINISHED, Action, JobState
+from sluice.wire.events import Event, JobEnd, JobProgress
+
+router = APIRouter(prefix="/api/jobs", tags=["Jobs"])
+
+_LOOK_SECONDS: Final = 0.3
+
+
+class JobError(BaseModel):
+    """Why a job failed, or why its next attempt has to wait."""
+
+    code: str
+    detail: str | None
+
+
+class StepView(BaseModel):
+    """A piece of a job."""
+
+    step: str
+    part: int
+    state: JobState
+    attempt: int
+    max_attempts: int
+    run_after: datetime
+    error_code: str | None
+
+
+class JobView(BaseModel):
+    """A job, how far it has come, and what may be done to it."""
+
+    id: UUID
+    kind: str
+    document_id: UUID | None
+    state: JobState
+    step: str | None
+    done: int
+    total: int | None
+    elapsed_seconds: float
+    error: JobError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    allowed_actions: list[Action]
+    steps: list[StepView] = []
+
+    @classmethod
+    def of(cls, job: Job, steps: list[JobStep] | None = None) -> JobView:
+        """What is shown of a job."""
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            document_id=job.document_id,
+            state=job.state,
+            step=job.step,
+            done=job.done,
+            total=job.total,
+            elapsed_seconds=elapsed(job),
+            error=JobError(code=job.error_code, detail=job.error_detail) if job.error_code else None,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            allowed_actions=list(ALLOWED_ACTIONS[job.state]),
+            steps=[StepView.model_validate(step, from_attributes=True) for step in steps or []],
+        )
+
+
+@router.get("", operation_id="listJobs", summary="List jobs")
+def list_jobs(
+    session: SessionDep,
+    state: JobState | None = None,
+    document_id: UUID | None = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
+) -> Page[JobView]:
+    """The tenant's jobs, newest first."""
+    rows = repository.page(session, state=state, document_id=document_id, before=decode(cursor), limit=limit + 1)
+    return page_of(rows, limit, lambda job: (job.created_at, job.id), JobView.of)
+
+
+@router.get("/{job_id}", operation_id="getJob", summary="Show a job", response_model=JobView)
+def get(job_id: UUID, session: SessionDep, request: Request) -> Response:
+    """One job with its steps. Poll it with `If-None-Match`, or watch its events."""
+    job = repository.get(session, job_id)
+    return respond(request, JobView.of(job, list(repository.steps_of(session, job_id))))
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="watchJob",
+    summary="Watch a job",
+    response_class=EventSourceResponse,
+    responses={
+        200: {"description": "`job.progress` at each change, then `job.end`", "content": {"text/event-stream": {}}}
+    },
+)
+async def watch(
+    job_id: UUID,
+    who: CallerDep,
+    it: ResourcesDep,
+    last_event_id: Annotated[str | None, Header(description="The last event seen; later ones follow")] = None,
+) -> EventSourceResponse:
+    """Server-sent events: step, n of m, elapsed. `Last-Event-ID` continues a cut stream."""
+    seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    first = await asyncio.to_thread(_read, it, who.tenant_id, job_id)
+    return numbered_stream(_changes(it, who.tenant_id, first, seen), it.api.sse_heartbeat_seconds)
+
+
+async def _changes(it: Resources, tenant_id: UUID, job: Job, seen: int) -> AsyncGenerator[tuple[int, Event], None]:
+    while True:
+        finished = job.state in FINISHED
+        if job.revision > seen or finished:
+            seen = job.revision
+            yield job.revision, _event(job)
+        if finished:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+        job = await asyncio.to_thread(_read, it, tenant_id, job.id)
+
+
+def _read(it: Resources, tenant_id: UUID, job_id: UUID) -> Job:
+    with tenant_session(it.sessions, tenant_id) as session:
+        job = repository.get(session, job_id)
+        session.expunge(job)
+        return job
+
+
+def _event(job: Job) -> JobProgress:
+    kind = JobEnd if job.state in FINISHED else JobProgress
+    return kind(
+        job_id=job.id,
+        state=job.state,
+        step=job.step,
+        done=job.done,
+        total=job.total,
+        elapsed_seconds=elapsed(job),
+        error={"code": job.error_code, "detail": job.error_detail} if job.error_code else None,
+        finished_at=job.finished_at,
+        allowed_actions=list(ALLOWED_ACTIONS[job.state]),
+    )
+
+
+def elapsed(job: Job) -> float:
+    """Seconds since the job was made, up to its end."""
+    return round(((job.finished_at or datetime.now(UTC)) - job.created_at).total_seconds(), 1)
