@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
@@ -109,7 +109,7 @@ class S3ObjectStore:
         """The object's bytes, 256 KiB at a time."""
         with _translated(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 yield from body.iter_chunks(_PIECE)
 
     def head(self, key: str) -> StoredObject:

@@ -17,6 +17,9 @@ from services.api.middleware import LimitedBody, Observed
 from services.api.permissions import PERMISSIONS
 from services.api.routes import authentication, chat, documents, jobs, search, sources, system, uploads
 
+_ROUTERS: Final = tuple(
+    module.router for module in (authentication, sources, documents, uploads, jobs, search, chat, system)
+)
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {}}}
     for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
@@ -42,18 +45,19 @@ def create_app(resources: Resources) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.resources = resources
-    for module in (authentication, sources, documents, uploads, jobs, search, chat, system):
-        app.include_router(module.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     system.add_docs(app)
     add_handlers(app)
     app.add_middleware(LimitedBody, upload_path="/api/documents", upload_limit=resources.ingest.max_upload_bytes)
     app.add_middleware(Observed)
-    _check_permissions(app)
+    _check_permissions()
     return app
 
 
-def _check_permissions(app: FastAPI) -> None:
+def _check_permissions() -> None:
     """A route that nobody thought about is a route that anybody may call: refuse to start with one."""
-    named = {str(route.operation_id) for route in app.routes if isinstance(route, APIRoute)}
+    routes = (route for router in _ROUTERS for route in router.routes)
+    named = {str(route.operation_id) for route in routes if isinstance(route, APIRoute)}
     if named != set(PERMISSIONS):
         raise RuntimeError(f"permissions.py and the routes differ: {sorted(named ^ set(PERMISSIONS))}")

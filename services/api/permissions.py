@@ -13,7 +13,6 @@ PERMISSIONS: Final[dict[str, Role | None]] = {
     "getHealth": None,
     "getReadiness": None,
     "getMetrics": None,
-    "getDocsPage": None,
     "listSources": Role.VIEWER,
     "createSource": Role.EDITOR,
     "getSource": Role.VIEWER,

@@ -37,7 +37,7 @@ class Message(Identified, TenantOwned, Timestamped, Base):
     __tablename__ = "messages"
 
     conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), index=True)
-    speaker: Mapped[Speaker] = mapped_column(String(20))
+    speaker: Mapped[Speaker]
     text: Mapped[str]
     # Of an answer: why it ended, which model wrote it, and how long each part took.
     finish_reason: Mapped[str | None] = mapped_column(String(20))

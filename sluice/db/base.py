@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from enum import StrEnum
+from typing import ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import DateTime, ForeignKey, MetaData, func, text
+from sqlalchemy import DateTime, Enum, ForeignKey, MetaData, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sluice.ids import new_id
@@ -25,11 +26,19 @@ TENANT_SETTING: Final = "app.tenant_id"
 CURRENT_TENANT: Final = f"NULLIF(current_setting('{TENANT_SETTING}', true), '')::uuid"
 
 
+def _values(kind: type[StrEnum]) -> list[str]:
+    return [member.value for member in kind]
+
+
 class Base(DeclarativeBase):
     """The one registry of tables."""
 
     metadata = MetaData(naming_convention=_NAMES)
-    type_annotation_map = {datetime: DateTime(timezone=True)}  # noqa: RUF012 - SQLAlchemy reads this class attribute
+    type_annotation_map: ClassVar = {
+        datetime: DateTime(timezone=True),
+        # Stored by value, as text: a new member needs no migration, and psql shows what the code says.
+        StrEnum: Enum(StrEnum, native_enum=False, length=20, values_callable=_values),
+    }
 
 
 class Identified:

@@ -59,6 +59,7 @@ _SUFFIXES: Final[Mapping[str, str]] = {
     ".jpg": JPEG,
     ".tif": TIFF,
 }
+_ZIP_BASED: Final = frozenset({DOCX, PPTX, XLSX, EPUB})
 _TEXTUAL: Final = frozenset({HTML, MARKDOWN, PLAIN, CSV, JSON, EML})
 
 _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
@@ -111,7 +112,7 @@ def sniff(file: BinaryIO, name: str) -> str:
     if not head:
         raise Invalid("The file is empty.", code="empty_file")
     claimed = _SUFFIXES.get(PurePosixPath(name.lower()).suffix)
-    found = _container(file, name) if head.startswith(_ZIP_MAGIC) else _by_magic(head, claimed)
+    found = _container(file, name, claimed) if head.startswith(_ZIP_MAGIC) else _by_magic(head, claimed)
     file.seek(0)
     if found is None:
         return _textual(head, name, claimed)
@@ -141,12 +142,15 @@ def _textual(head: bytes, name: str, claimed: str | None) -> str:
     return HTML if start.startswith((b"<!doctype html", b"<html")) else PLAIN
 
 
-def _container(file: BinaryIO, name: str) -> str:
+def _container(file: BinaryIO, name: str, claimed: str | None) -> str:
     """The type of a zip container, by its list of contents."""
     try:
         with zipfile.ZipFile(_Wary(file)) as archive:
             found = _by_contents(archive)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        # A document cut short is not of another type: reading it will say what is wrong with it.
+        if claimed in _ZIP_BASED:
+            return str(claimed)
         raise _refused(name, "it looks like a zip archive, but it is cut short or damaged") from error
     if found is None:
         raise _refused(name, "it looks like a zip archive of no known kind")

@@ -10,15 +10,20 @@ if TYPE_CHECKING:
 
 # A mark, closing quotes or brackets, white space, then something that can begin a sentence; or an ideographic mark.
 _BOUNDARY: Final = re.compile(
-    r"""[.!?…]+["'\u2019\u201d»)\]]*\s+(?=["'\u201c\u2018«(\[]*[\dA-ZÀ-ÞА-ЯЁ]|[-\u2013\u2014]\s)|[。\uff01\uff1f]+|\n+"""
+    r"""
+      [.!?…]+ ["'\u2019\u201d»)\]]* \s+ (?= ["'\u201c\u2018«(\[]* [\dA-ZÀ-ÞА-ЯЁ] | [-\u2013\u2014]\s )
+    | [\u3002\uff01\uff1f]+
+    | \n+
+    """,
+    re.VERBOSE,
 )
 _ABBREVIATION: Final = re.compile(
     r"""(?:^|[\s(«"'])(?:
         [A-ZА-ЯЁ]  # an initial
-      | e\.g | i\.e | cf | vs | etc | [Mm]rs? | [Mm]s | [Dd]r | [Pp]rof | [Ss]t | [Jj]r | [Nn]o | [Vv]ol | [Ff]ig | [Ss]ec
-      | [Cc]h | pp? | ed | al | approx
-      | т\.\s?[екпчд] | др | пр | см | им | гг? | вв? | ст | ул | стр | рис | табл | гл | разд | пп? | напр | ср | тыс | млн
-      | млрд | руб | коп | проф | акад
+      | e\.g | i\.e | cf | vs | etc | [Mm]rs? | [Mm]s | [Dd]r | [Pp]rof | [Ss]t | [Jj]r | [Nn]o | [Vv]ol | [Ff]ig
+      | [Ss]ec | [Cc]h | pp? | ed | al | approx
+      | т\.\s?[екпчд] | др | пр | см | им | гг? | вв? | с | ст | ул | стр | рис | табл | гл | разд | пп? | напр | ср
+      | тыс | млн | млрд | руб | коп | проф | акад
     )\.\s+$""",
     re.VERBOSE,
 )

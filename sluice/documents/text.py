@@ -107,7 +107,7 @@ _TRANSLATION: Final = _translation()
 
 
 def normalize(text: str) -> str:
-    """The text in NFC, lines ended by `\\n`, spaces plain, free of control, soft-hyphen and zero-width characters."""
+    """The text in NFC, with plain line feeds and blanks, free of control, soft-hyphen and zero-width characters."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").translate(_TRANSLATION))
 
 
@@ -144,7 +144,5 @@ def _mended(text: str, following: str) -> str:
 
 def _within(spans: list[Span], length: int) -> tuple[Span, ...]:
     """The spans, ends corrected where a hyphen was taken back."""
-    starts = [span.start for span in spans[1:]] + [length]
-    return tuple(
-        Span(span.start, min(span.end, start), span.page, span.box) for span, start in zip(spans, starts, strict=True)
-    )
+    ends = [*(span.start for span in spans[1:]), length]
+    return tuple(Span(s.start, min(s.end, end), s.page, s.box) for s, end in zip(spans, ends, strict=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, String, text
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sluice.db.base import Base, Identified, TenantOwned, Timestamped
@@ -26,7 +26,7 @@ class User(Identified, TenantOwned, Timestamped, Base):
 
     email: Mapped[str]
     password_hash: Mapped[str]
-    role: Mapped[Role] = mapped_column(String(20))
+    role: Mapped[Role]
     disabled_at: Mapped[datetime | None]
 
     __table_args__ = (Index("uq_users_email", text("lower(email)"), unique=True),)

@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Uniqu
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+import sluice.identity.models  # noqa: F401 - every table refers to "tenants", which must be known first
 from sluice.db.base import Base, Identified, TenantOwned, Timestamped
 from sluice.jobs.state import JobState
 
@@ -24,7 +25,7 @@ class Job(Identified, TenantOwned, Timestamped, Base):
     document_id: Mapped[UUID | None] = mapped_column(index=True)
     version_id: Mapped[UUID | None]
 
-    state: Mapped[JobState] = mapped_column(String(20), default=JobState.QUEUED, server_default="queued")
+    state: Mapped[JobState] = mapped_column(default=JobState.QUEUED, server_default="queued")
     # Counts every visible change; the id of a progress event.
     revision: Mapped[int] = mapped_column(BigInteger, default=1, server_default="1")
     step: Mapped[str | None] = mapped_column(String(40))
@@ -53,7 +54,7 @@ class JobStep(Identified, TenantOwned, Timestamped, Base):
     queue: Mapped[str] = mapped_column(String(60))
     idempotency_key: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
 
-    state: Mapped[JobState] = mapped_column(String(20), default=JobState.QUEUED, server_default="queued")
+    state: Mapped[JobState] = mapped_column(default=JobState.QUEUED, server_default="queued")
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     max_attempts: Mapped[int]
     run_after: Mapped[datetime] = mapped_column(server_default=func.now())
