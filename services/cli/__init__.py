@@ -1,0 +1,1 @@
+"""The `sluice` command: what the API does, from a shell."""

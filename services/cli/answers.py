@@ -1,0 +1,59 @@
+"""Printing an answer while it is written, and its citations after it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.cli.client import Client
+from services.cli.exit_codes import CommandError, Exit
+from services.cli.output import out, say
+
+
+@dataclass
+class Answer:
+    """What was answered."""
+
+    text: str = ""
+    finish_reason: str = ""
+    citations: list[dict[str, Any]] = field(default_factory=list)
+
+
+def ask(client: Client, question: str, source_ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events of an answer."""
+    return client.events("POST", "/api/chat", json={"question": question, "source_ids": source_ids})
+
+
+def print_answer(events: Iterator[tuple[str, dict[str, Any]]]) -> Answer:
+    """Print the answer as it comes, then where each cited sentence stands."""
+    answer = Answer()
+    for name, data in events:
+        match name:
+            case "text.delta":
+                answer.text += data["text"]
+                sys.stdout.write(data["text"])
+                sys.stdout.flush()
+            case "citation":
+                answer.citations.append(data)
+            case "retrieval.empty":
+                say(data["detail"])
+            case "retrieval.result" if data["degraded"]:
+                say(f"Without {', '.join(data['degraded'])} just now: the passages may be worse than usual.")
+            case "message.end":
+                answer.finish_reason = data["finish_reason"]
+            case "error":
+                raise CommandError(f"{data['detail']} [{data['code']}]", Exit.SERVER_ERROR)
+    if answer.text:
+        sys.stdout.write("\n")
+    for citation in answer.citations:
+        out.print(citation_line(citation), markup=False)
+    return answer
+
+
+def citation_line(citation: dict[str, Any]) -> str:
+    """Where a cited sentence stands: number, document and page."""
+    place = citation["place"]
+    page = f", page {place['page']}" if place["page"] else ""
+    return f"  [{citation['number']}] {place['document_name']}{page}: {citation['quote']}"

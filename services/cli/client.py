@@ -1,0 +1,136 @@
+"""The API as the command line sees it: typed where it matters, and errors as sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+import httpx
+from httpx_sse import EventSource, connect_sse
+
+from services.cli.account import Account
+from services.cli.exit_codes import CommandError, Exit, exit_for
+
+_PIECE: Final = 256 * 1024
+_SERVER_SILENT: Final = 120.0
+_PAGE: Final = 100
+
+
+class Client:
+    """One server, one caller. Every method raises `CommandError` with the server's own sentence."""
+
+    def __init__(self, account: Account) -> None:
+        headers = {"Authorization": f"Bearer {account.token}"} if account.token else {}
+        self._url = account.url
+        self._http = httpx.Client(
+            base_url=account.url, headers=headers, timeout=httpx.Timeout(_SERVER_SILENT, connect=5.0)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **content: Any) -> Any:
+        """The JSON that the server answers."""
+        with self._translated():
+            response = self._http.request(method, path, **content)
+        _check(response)
+        return response.json() if response.content else None
+
+    def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            asked = {**parameters, "limit": _PAGE, **({"cursor": cursor} if cursor else {})}
+            page = self.call("GET", path, params=asked)
+            yield from page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def sign_in(self, email: str, password: str) -> dict[str, Any]:
+        """A token and whose it is."""
+        answer: dict[str, Any] = self.call("POST", "/api/auth/login", json={"email": email, "password": password})
+        return answer
+
+    def source_named(self, name: str, *, create: bool) -> str:
+        """The id of the source with this name (or this id), made if that was asked for."""
+        for source in self.pages("/api/sources"):
+            if name in (source["name"], source["id"]):
+                return str(source["id"])
+        if not create:
+            raise CommandError(f"There is no source {name!r}. Make it: sluice sources create {name!r}", Exit.NOT_FOUND)
+        return str(self.call("POST", "/api/sources", json={"name": name})["id"])
+
+    def upload(
+        self, path: Path, source_id: str, tags: list[str], on_bytes: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Upload one file; `on_bytes` hears of each piece that was sent."""
+        with path.open("rb") as file:
+            files = {"file": (path.name, _Counted(file, on_bytes))}
+            answer: dict[str, Any] = self.call(
+                "POST", "/api/documents", data={"source_id": source_id, "tags": tags}, files=files
+            )
+        return answer
+
+    def events(self, method: str, path: str, **content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Server-sent events as they arrive: name and data."""
+        with self._translated(), connect_sse(self._http, method, path, **content) as source:
+            _check_stream(source)
+            for event in source.iter_sse():
+                yield event.event, json.loads(event.data)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise CommandError(f"{self._url} did not answer in time.", Exit.TIMED_OUT) from error
+        except httpx.TransportError as error:
+            raise CommandError(
+                f"{self._url} does not answer ({error}). Is the platform up? See: sluice status", Exit.UNREACHABLE
+            ) from error
+
+
+class _Counted:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._file.read(_PIECE if size < 0 else min(size, _PIECE))
+        self._on_bytes(len(piece))
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+def _check_stream(source: EventSource) -> None:
+    if source.response.is_error:
+        source.response.read()
+        _check(source.response)
+
+
+def _check(response: httpx.Response) -> None:
+    if not response.is_error:
+        return
+    try:
+        problem = response.json()
+        sentence = f"{problem['detail']} [{problem['code']}, request {problem['request_id']}]"
+    except (ValueError, KeyError, TypeError):
+        sentence = f"The server answered {response.status_code} {response.reason_phrase}."
+    raise CommandError(sentence, exit_for(response.status_code))

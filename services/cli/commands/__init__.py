@@ -1,0 +1,1 @@
+"""Groups of sub-commands, one for each noun."""

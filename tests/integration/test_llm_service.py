@@ -1,0 +1,420 @@
+"""LLM behind a real uvicorn: with a scripted backend for what is hard to provoke, and with the built-in one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from services.llm.app import create_app
+from services.llm.backends.base import Piece, Prompt
+from services.llm.metrics import LlmMetrics
+from services.llm.scheduler import Scheduler
+from sluice.settings import LlmServiceSettings
+from sluice.testing.service_process import ServiceProcess, free_port, running_service
+
+POLL_SECONDS = 0.01
+POLLS = 3000
+
+
+class GatedBackend:
+    """Says "one two three", each word only while its gate is open, and remembers whom it served.
+
+    The last user message can ask for more: `endless` never ends, `broken` fails after the first word.
+    """
+
+    name, responsive = "gated", True
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.began: list[str] = []
+        self.closed: list[str] = []
+
+    def tokens(self, text: str) -> list[str]:
+        return text.split()
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
+        asked = prompt.messages[-1].content
+        self.began.append(asked)
+        try:
+            for word in ("one ", "two ", "three"):
+                await self.gate.wait()
+                yield Piece(word, tokens=1)
+                if asked == "broken":
+                    raise ArithmeticError("the weights are cursed")
+            while asked == "endless":
+                yield Piece("x" * 65_536, tokens=1)
+                await asyncio.sleep(0)
+        finally:
+            self.closed.append(asked)
+
+
+class Served:
+    """A client of a service with a gated backend."""
+
+    def __init__(self, http: httpx.AsyncClient, backend: GatedBackend, scheduler: Scheduler) -> None:
+        self.http, self.backend, self.scheduler = http, backend, scheduler
+
+    async def ask(self, question: str, **body: Any) -> httpx.Response:
+        return await self.http.post("/v1/chat/completions", json=asked(question, **body))
+
+    async def until_stats(self, **expected: object) -> None:
+        for _ in range(POLLS):
+            stats = (await self.http.get("/stats")).json()
+            if expected.items() <= stats.items():
+                return
+            await asyncio.sleep(POLL_SECONDS)
+        pytest.fail(f"{stats} never became {expected}")
+
+
+def asked(question: str, **body: Any) -> dict[str, Any]:
+    return {"model": "default", "messages": [{"role": "user", "content": question}], **body}
+
+
+def events(stream: str) -> list[Any]:
+    contents = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: ")]
+    return [content if content == "[DONE]" else json.loads(content) for content in contents]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(c["delta"].get("content", "") for chunk in chunks if chunk != "[DONE]" for c in chunk["choices"])
+
+
+@asynccontextmanager
+async def serving(slots: int, **settings: Any) -> AsyncIterator[Served]:
+    config = LlmServiceSettings(port=free_port(), **settings)
+    metrics, backend = LlmMetrics(), GatedBackend(slots)
+    scheduler = Scheduler(backend.slots, config, metrics)
+    app = create_app(config, backend, scheduler, metrics)
+    server = uvicorn.Server(uvicorn.Config(app, host=config.host, port=config.port, log_config=None))
+    running = asyncio.create_task(server.serve())
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(base_url=f"http://{config.host}:{config.port}", timeout=60, limits=limits) as http:
+        for _ in range(POLLS):
+            if server.started:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        yield Served(http, backend, scheduler)
+        backend.gate.set()
+    server.should_exit = True
+    await running
+
+
+def with_gated_backend(case: Callable[[Served], Awaitable[None]], *, slots: int = 1, **settings: Any) -> None:
+    async def run() -> None:
+        async with serving(slots, **settings) as served:
+            await case(served)
+
+    asyncio.run(run())
+
+
+def test_a_stream_is_role_text_reason_and_done() -> None:
+    async def case(served: Served) -> None:
+        answer = await served.ask("hello", stream=True)
+        *chunks, done = events(answer.text)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert done == "[DONE]"
+        assert [c["choices"][0]["delta"] for c in chunks] == [
+            {"role": "assistant", "content": ""},
+            {"content": "one "},
+            {"content": "two "},
+            {"content": "three"},
+            {},
+        ]
+        assert [c["choices"][0]["finish_reason"] for c in chunks] == [None] * 4 + ["stop"]
+        assert {(c["object"], c["model"], c["system_fingerprint"]) for c in chunks} == {
+            ("chat.completion.chunk", "gated", "gated")
+        }
+        assert len({c["id"] for c in chunks}) == 1
+
+    with_gated_backend(case)
+
+
+def test_the_usage_is_streamed_in_a_last_chunk_only_to_who_asked() -> None:
+    async def case(served: Served) -> None:
+        unasked = events((await served.ask("hello", stream=True)).text)
+        assert all("usage" not in chunk for chunk in unasked[:-1])
+        answer = await served.ask("hello you", stream=True, stream_options={"include_usage": True})
+        *chunks, last, _ = events(answer.text)
+        assert all(chunk["usage"] is None for chunk in chunks)
+        assert last["choices"] == []
+        assert last["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+
+    with_gated_backend(case)
+
+
+def test_stop_strings_and_the_limit_of_tokens_are_honoured_in_both_shapes() -> None:
+    async def case(served: Served) -> None:
+        whole = (await served.ask("hello", stop="two")).json()
+        assert (whole["choices"][0]["message"]["content"], whole["choices"][0]["finish_reason"]) == ("one ", "stop")
+        streamed = events((await served.ask("hello", stop=["o th"], stream=True)).text)
+        assert text_of(streamed) == "one tw"
+        cut = events((await served.ask("hello", max_tokens=2, stream=True)).text)
+        assert (text_of(cut), cut[-2]["choices"][0]["finish_reason"]) == ("one two ", "length")
+        newer = (await served.ask("hello", max_completion_tokens=1)).json()
+        assert newer["choices"][0]["finish_reason"] == "length"
+
+    with_gated_backend(case)
+
+
+def test_completions_stream_text_in_their_own_shape() -> None:
+    async def case(served: Served) -> None:
+        answer = await served.http.post("/v1/completions", json={"model": "default", "prompt": "hello", "stream": True})
+        *chunks, done = events(answer.text)
+        assert done == "[DONE]"
+        assert [chunk["choices"][0]["text"] for chunk in chunks] == ["one ", "two ", "three", ""]
+        assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+
+    with_gated_backend(case)
+
+
+def test_a_client_that_leaves_its_stream_frees_the_slot() -> None:
+    async def case(served: Served) -> None:
+        async with served.http.stream("POST", "/v1/chat/completions", json=asked("endless", stream=True)) as answer:
+            await anext(answer.aiter_lines())
+        await served.until_stats(active=0)
+        assert served.backend.closed == ["endless"]
+        assert (await served.ask("after")).status_code == 200
+
+    with_gated_backend(case)
+
+
+def test_a_client_that_leaves_while_the_backend_thinks_frees_the_slot() -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        for stream in (True, False):
+            leaving = asyncio.create_task(served.ask("silent", stream=stream))
+            await served.until_stats(active=1)
+            leaving.cancel()
+            await served.until_stats(active=0)
+        assert served.backend.closed == ["silent"] * 2
+
+    with_gated_backend(case)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_the_queue_is_never_served_and_disturbs_nobody(*, stream: bool) -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        first = asyncio.create_task(served.ask("first", stream=True))
+        await served.until_stats(active=1)
+        leaving = asyncio.create_task(served.ask("leaving", stream=stream))
+        await served.until_stats(waiting=1)
+        leaving.cancel()
+        await served.until_stats(waiting=0)
+        served.backend.gate.set()
+        assert text_of(events((await first).text)) == "one two three"
+        await served.until_stats(active=0)
+        assert served.backend.began == ["first"]
+
+    with_gated_backend(case)
+
+
+def test_of_six_requests_one_runs_one_waits_and_four_are_refused() -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        running = asyncio.create_task(served.ask("running"))
+        await served.until_stats(active=1)
+        waiting = asyncio.create_task(served.ask("waiting", stream=True))
+        await served.until_stats(waiting=1)
+        refused = await asyncio.gather(*(served.ask("refused", stream=bool(n % 2)) for n in range(4)))
+        assert [answer.status_code for answer in refused] == [429] * 4
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        served.backend.gate.set()
+        assert [(await each).status_code for each in (running, waiting)] == [200, 200]
+        assert (await served.ask("after")).status_code == 200
+
+    with_gated_backend(case, queue_requests=1)
+
+
+def test_a_request_that_waited_too_long_is_dropped_with_its_own_status() -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        running = asyncio.create_task(served.ask("running"))
+        await served.until_stats(active=1)
+        late = await served.ask("late", stream=True)
+        assert (late.status_code, late.json()["code"]) == (503, "queue_deadline")
+        served.backend.gate.set()
+        assert (await running).status_code == 200
+        assert served.backend.began == ["running"]
+
+    with_gated_backend(case, queue_seconds=0.3)
+
+
+def test_a_silent_stream_is_kept_alive_by_comments() -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        async with served.http.stream("POST", "/v1/chat/completions", json=asked("slow", stream=True)) as answer:
+            lines = answer.aiter_lines()
+            pings = 0
+            while pings < 3:
+                pings += await anext(lines) == ": ping"
+            served.backend.gate.set()
+            rest = "\n".join([line async for line in lines])
+        assert text_of(events(rest)) == "one two three"
+
+    with_gated_backend(case, ping_seconds=0.05)
+
+
+def test_a_reader_that_stalls_does_not_hold_up_others_and_loses_its_slot() -> None:
+    async def case(served: Served) -> None:
+        url = served.http.base_url
+        body = json.dumps(asked("endless", stream=True)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        with socket.create_connection((url.host, url.port)) as stalled:
+            stalled.sendall(head + body)
+            await served.until_stats(active=1)
+            assert text_of(events((await served.ask("brisk", stream=True)).text)) == "one two three"
+            await served.until_stats(active=0)
+        assert "endless" in served.backend.closed
+
+    with_gated_backend(case, slots=2, reader_seconds=0.5)
+
+
+def test_a_backend_that_breaks_says_so_in_the_stream_and_never_says_done() -> None:
+    async def case(served: Served) -> None:
+        found = events((await served.ask("broken", stream=True)).text)
+        assert found[-1]["error"]["type"] == "server_error"
+        assert "[DONE]" not in found
+        assert "cursed" not in json.dumps(found)
+        assert (await served.ask("broken")).status_code == 500
+        assert (await served.ask("fine")).status_code == 200
+
+    with_gated_backend(case)
+
+
+def test_many_open_streams_leave_the_service_answering() -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        streams = [asyncio.create_task(served.ask(f"stream {n}", stream=True)) for n in range(40)]
+        await served.until_stats(active=40)
+        assert (await served.http.get("/metrics")).status_code == 200
+        served.backend.gate.set()
+        answers = await asyncio.gather(*streams)
+        assert {text_of(events(answer.text)) for answer in answers} == {"one two three"}
+
+    with_gated_backend(case, slots=40)
+
+
+def test_streams_one_after_the_other_and_side_by_side_all_end_properly() -> None:
+    async def case(served: Served) -> None:
+        for _ in range(100):
+            assert events((await served.ask("again", stream=True)).text)[-1] == "[DONE]"
+        answers = await asyncio.gather(*(served.ask("beside", stream=True) for _ in range(20)))
+        assert [events(answer.text)[-1] for answer in answers] == ["[DONE]"] * 20
+        await served.until_stats(active=0, waiting=0)
+
+    with_gated_backend(case, slots=4)
+
+
+def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        running = asyncio.create_task(served.ask("running", stream=True))
+        await served.until_stats(active=1)
+        draining = asyncio.create_task(served.scheduler.drain())
+        await served.until_stats(draining=True)
+        new = await served.ask("new")
+        assert (new.status_code, new.json()["code"]) == (503, "draining")
+        assert (await served.http.get("/readyz")).status_code == 503
+        assert (await served.http.get("/healthz")).status_code == 200
+        served.backend.gate.set()
+        assert text_of(events((await running).text)) == "one two three"
+        await draining
+
+    with_gated_backend(case)
+
+
+# The built-in backend, in a process of its own.
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[ServiceProcess]:
+    with running_service("llm") as running:
+        yield running
+
+
+def post(service: ServiceProcess, path: str, **body: Any) -> httpx.Response:
+    return httpx.post(f"{service.url}{path}", json={"model": "default", **body}, timeout=60)
+
+
+DOCUMENTS = [{"id": "7", "title": "Locks", "text": "A lock raises boats, e.g. barges. It has two gates."}]
+QUESTION = [{"role": "user", "content": "What does a lock raise?"}]
+
+
+def test_the_built_in_backend_quotes_and_cites_and_says_that_it_is_extractive(service: ServiceProcess) -> None:
+    answer = post(service, "/v1/chat/completions", messages=QUESTION, documents=DOCUMENTS).json()
+    assert answer["choices"][0]["message"]["content"] == "A lock raises boats, e.g. barges. [7]"
+    assert (answer["model"], answer["system_fingerprint"]) == ("extractive", "extractive")
+    assert answer["usage"]["completion_tokens"] == 7
+
+
+def test_a_completion_may_bring_documents_too(service: ServiceProcess) -> None:
+    answer = post(service, "/v1/completions", prompt=QUESTION[0]["content"], documents=DOCUMENTS).json()
+    assert answer["choices"][0]["text"] == "A lock raises boats, e.g. barges. [7]"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"messages": []}, 422, "invalid"),
+        ({"messages": [{"role": "wizard", "content": "a"}]}, 422, "invalid"),
+        ({"messages": QUESTION, "model": "another"}, 404, "model_not_found"),
+        ({"messages": QUESTION, "n": 2}, 400, "unsupported_parameter"),
+        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "unsupported_parameter"),
+        ({"messages": QUESTION, "response_format": {"type": "json_schema"}}, 400, "unsupported_parameter"),
+        ({"messages": QUESTION, "max_tokens": 0}, 422, "invalid"),
+        ({"messages": [{"role": "user", "content": "word " * 40_000}]}, 400, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "x" * 5_000_000}]}, 413, "too_large"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(
+    service: ServiceProcess, body: dict[str, Any], status: int, code: str
+) -> None:
+    answer = post(service, "/v1/chat/completions", **body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["error"]["message"] == answer.json()["detail"]
+
+
+@pytest.mark.parametrize("harmless", [{"n": 1}, {"tools": []}, {"response_format": {"type": "text"}}, {"user": "me"}])
+def test_parameters_that_change_nothing_are_accepted(service: ServiceProcess, harmless: dict[str, Any]) -> None:
+    assert post(service, "/v1/chat/completions", messages=QUESTION, **harmless).status_code == 200
+
+
+def test_tokenize_counts_as_the_usage_does(service: ServiceProcess) -> None:
+    counted = post(service, "/tokenize", messages=QUESTION).json()["count"]
+    usage = post(service, "/v1/chat/completions", messages=QUESTION).json()["usage"]
+    assert counted == usage["prompt_tokens"] == 5
+    assert post(service, "/tokenize").status_code == 422
+
+
+def test_models_names_the_alias_and_what_is_behind_it(service: ServiceProcess) -> None:
+    (card,) = httpx.get(f"{service.url}/v1/models").json()["data"]
+    assert (card["id"], card["backend"]) == ("default", "extractive")
+
+
+def test_metrics_tell_what_was_done(service: ServiceProcess) -> None:
+    post(service, "/v1/chat/completions", messages=QUESTION)
+    assert 'llm_requests_total{endpoint="chat_completions",status="200"}' in httpx.get(f"{service.url}/metrics").text
+
+
+def test_the_service_needs_no_heavy_library(service: ServiceProcess) -> None:
+    with open(f"/proc/{service.process.pid}/maps", encoding="utf-8") as maps:  # noqa: PTH123 - not a file on disk
+        loaded = maps.read()
+    assert "torch" not in loaded
+    assert "numpy" not in loaded
+
+
+def test_sigterm_ends_an_idle_service_properly() -> None:
+    with running_service("llm") as service:
+        service.terminate()
+        assert service.exit_code() == 0

@@ -1,0 +1,52 @@
+"""How much may wait in front of the model."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.emb.admission import Admission, Throughput
+from sluice.errors import TooLarge, TooManyRequests
+
+
+def test_a_request_gets_all_its_tokens_or_none() -> None:
+    admission = Admission(100, Throughput())
+    with admission.reserve(70):
+        with pytest.raises(TooManyRequests), admission.reserve(31):
+            pytest.fail("31 tokens do not fit beside 70")
+        assert admission.tokens == 70
+        with admission.reserve(30):
+            assert admission.tokens == 100
+    assert admission.tokens == 0
+
+
+def test_the_tokens_are_free_again_when_the_request_fails() -> None:
+    admission = Admission(100, Throughput())
+    with pytest.raises(ValueError, match="broken"), admission.reserve(70):
+        raise ValueError("broken")
+    assert admission.tokens == 0
+
+
+def test_an_estimate_is_corrected_and_the_correction_given_back() -> None:
+    admission = Admission(100, Throughput())
+    with admission.reserve(10) as reserved:
+        reserved.resize(60)
+        assert admission.tokens == 60
+        with pytest.raises(TooLarge):
+            reserved.resize(101)
+        assert admission.tokens == 60
+    assert admission.tokens == 0
+
+
+def test_a_request_that_can_never_fit_is_not_told_to_come_back() -> None:
+    with pytest.raises(TooLarge, match="Split it"), Admission(100, Throughput()).reserve(101):
+        pytest.fail("101 tokens do not fit into 100")
+
+
+def test_who_is_refused_is_told_how_long_the_excess_takes_at_the_measured_speed() -> None:
+    throughput = Throughput()
+    for _ in range(100):
+        throughput.record(tokens=50, seconds=1.0)
+    admission = Admission(1000, throughput)
+    with admission.reserve(1000), pytest.raises(TooManyRequests) as refused, admission.reserve(500):
+        pytest.fail("the queue is full")
+    assert refused.value.retry_after == pytest.approx(10.0, rel=0.01)

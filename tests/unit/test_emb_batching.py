@@ -1,0 +1,99 @@
+"""Which texts share a forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.emb.batching import WaitingText, WaitingTexts
+from sluice.wire.embeddings import InputType
+
+
+@dataclass
+class Caller:
+    wanted: bool = True
+
+
+def texts(caller: Caller, *lengths: int, input_type: InputType = "document") -> list[WaitingText[Caller]]:
+    return [WaitingText(caller, index, length, input_type) for index, length in enumerate(lengths)]
+
+
+def lengths(batch: list[WaitingText[Caller]]) -> list[int]:
+    return [text.tokens for text in batch]
+
+
+def test_a_request_leaves_in_batches_of_nearly_equal_lengths_longest_first() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), 10, 100, 12, 98, 11, 99), now=0)
+
+    assert lengths(waiting.take(300)) == [100, 99, 98]
+    assert lengths(waiting.take(300)) == [12, 11, 10]
+    assert waiting.take(300) == []
+
+
+def test_the_oldest_request_goes_first_and_younger_ones_of_its_length_ride_along() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    old, young = Caller(), Caller()
+    waiting.add(texts(old, 20), now=0)
+    waiting.add(texts(young, 200, 21), now=1)
+
+    assert [(t.owner is old, t.tokens) for t in waiting.take(64)] == [(True, 20), (False, 21)]
+
+
+def test_a_query_overtakes_documents_that_came_shortly_before() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), 30, 30), now=10.0)
+    waiting.add(texts(Caller(), 8, input_type="query"), now=10.5)
+
+    assert [t.input_type for t in waiting.take(2048)] == ["query"]
+    assert lengths(waiting.take(2048)) == [30, 30]
+
+
+def test_a_stream_of_queries_does_not_starve_an_old_document() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), 30), now=0)
+    waiting.add(texts(Caller(), 8, input_type="query"), now=60)
+
+    assert [t.input_type for t in waiting.take(2048)] == ["document"]
+
+
+def test_texts_that_nobody_waits_for_are_not_taken() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    gone, there = Caller(), Caller()
+    waiting.add(texts(gone, 20, 20), now=0)
+    waiting.add(texts(there, 20), now=1)
+    gone.wanted = False
+
+    assert [t.owner for t in waiting.take(2048)] == [there]
+
+
+def test_a_text_above_the_budget_goes_alone() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), 512, 500), now=0)
+
+    assert lengths(waiting.take(100)) == [512]
+    assert lengths(waiting.take(100)) == [500]
+
+
+def test_a_short_text_is_not_padded_to_several_times_its_length() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), 250, 40), now=0)
+
+    assert lengths(waiting.take(2048)) == [250]
+
+
+@given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=20), max_size=20), st.integers(1, 4096))
+def test_every_text_leaves_once_and_no_batch_passes_the_budget(requests: list[list[int]], budget: int) -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    added = [texts(Caller(), *request) for request in requests]
+    for now, request in enumerate(added):
+        waiting.add(request, now=now)
+
+    taken: list[WaitingText[Caller]] = []
+    while batch := waiting.take(budget):
+        assert len(batch) == 1 or max(lengths(batch)) * len(batch) <= budget
+        taken += batch
+
+    assert sorted(map(id, taken)) == sorted(id(text) for request in added for text in request)
