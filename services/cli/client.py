@@ -67,9 +67,7 @@ class Client:
             raise CommandError(f"There is no source {name!r}. Make it: sluice sources create {name!r}", Exit.NOT_FOUND)
         return str(self.call("POST", "/api/sources", json={"name": name})["id"])
 
-    def upload(
-        self, path: Path, source_id: str, tags: list[str], on_bytes: Callable[[int], None]
-    ) -> dict[str, Any]:
+    def upload(self, path: Path, source_id: str, tags: list[str], on_bytes: Callable[[int], None]) -> dict[str, Any]:
         """Upload one file; `on_bytes` hears of each piece that was sent."""
         with path.open("rb") as file:
             files = {"file": (path.name, _Counted(file, on_bytes))}
@@ -83,7 +81,9 @@ class Client:
         with self._translated(), connect_sse(self._http, method, path, **content) as source:
             _check_stream(source)
             for event in source.iter_sse():
-                yield event.event, json.loads(event.data)
+                # The heartbeat of a quiet stream is a comment, which arrives here as an event without data.
+                if event.data:
+                    yield event.event, json.loads(event.data)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

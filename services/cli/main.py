@@ -14,7 +14,6 @@ import sluice
 from services.cli import account, answers
 from services.cli.client import Client
 from services.cli.commands import docs, jobs, sources
-from services.cli.demo import run_demo
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_json_line, show_table
 from services.cli.uploads import files_in, upload_all
@@ -25,7 +24,9 @@ app.add_typer(docs.app, name="docs", help="Documents.")
 app.add_typer(jobs.app, name="jobs", help="Work on documents.")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-SourcesOption = Annotated[list[str], typer.Option("--source", "-s", help="Only in this source (name or id); repeatable.")]
+SourcesOption = Annotated[
+    list[str], typer.Option("--source", "-s", help="Only in this source (name or id); repeatable.")
+]
 
 
 @app.command()
@@ -65,7 +66,9 @@ def login(
     else:
         url = url or os.environ.get("SLUICE_URL") or typer.prompt("URL of the API", err=True)
         email = email or typer.prompt("E-mail address", err=True)
-        password = sys.stdin.readline().rstrip("\n") if password_stdin else typer.prompt("Password", hide_input=True, err=True)
+        password = (
+            sys.stdin.readline().rstrip("\n") if password_stdin else typer.prompt("Password", hide_input=True, err=True)
+        )
     with Client(account.Account(url, "")) as client:
         granted = client.sign_in(email, password)
     account.save(account.Account(url, granted["access_token"]))
@@ -91,9 +94,7 @@ def upload(
     if as_json:
         show_json([outcome.as_dict() for outcome in outcomes])
     else:
-        show_table(
-            ["document", "state", "file"], [(each.document_id, each.state, each.path) for each in outcomes]
-        )
+        show_table(["document", "state", "file"], [(each.document_id, each.state, each.path) for each in outcomes])
     failed = sum(outcome.failed for outcome in outcomes)
     if failed:
         raise CommandError(f"{failed} of {len(outcomes)} files failed.", Exit.FAILED)
@@ -139,12 +140,6 @@ def ask(
             raise CommandError("No answer.", Exit.FAILED)
 
 
-@app.command()
-def demo() -> None:
-    """Do the main job on the samples: upload, wait, ask in English and Russian, check every citation."""
-    run_demo()
-
-
 def main() -> NoReturn:
     """Run the command that was asked for; every foreseen failure is a sentence and an exit status."""
     try:
@@ -159,7 +154,9 @@ def main() -> NoReturn:
 
 def _embedded(*arguments: str) -> NoReturn:
     if find_spec("infra.embedded") is None:
-        raise CommandError("This works in a checkout of Sluice only; elsewhere the platform runs on Docker.", Exit.USAGE)
+        raise CommandError(
+            "This works in a checkout of Sluice only; elsewhere the platform runs on Docker.", Exit.USAGE
+        )
     # Replaces this process, so that Ctrl-C reaches the supervisor directly.
     os.execv(sys.executable, [sys.executable, "-m", "infra.embedded", *arguments])  # noqa: S606 - our own module
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 # Both obey NO_COLOR, and draw nothing that moves when they do not write to a terminal.
 out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def show_json(value: Any) -> None:

@@ -22,6 +22,7 @@ from services.workers.parsing.sandbox import parse_document
 from services.workers.resources import Resources
 from sluice.db.session import tenant_session
 from sluice.documents import chunking
+from sluice.documents.budget import measured_for
 from sluice.documents.languages import detect
 from sluice.documents.models import Chunk, DocumentVersion
 from sluice.documents.text import Block
@@ -133,7 +134,7 @@ def _token_counter(it: Resources) -> Callable[[Sequence[str]], list[int]]:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    return count
+    return measured_for(it.embedding.languages, count)
 
 
 def _row(version: DocumentVersion, piece: chunking.Chunk) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Resources:
     store: ObjectStore
     index: VectorIndex
     embedder: EmbeddingClient
+    embedding: EmbeddingClientSettings
     jobs: JobSettings
     ingest: IngestSettings
     worker: str
@@ -57,11 +58,13 @@ def _load_tokenizer(content: bytes) -> Tokenizer:
 @cache
 def resources() -> Resources:
     """The resources of this process. Made late: connections must not be shared over a fork."""
+    embedding = EmbeddingClientSettings.from_environment()
     return Resources(
         sessions=create_sessions(DatabaseSettings.from_environment()),
         store=S3ObjectStore(ObjectStoreSettings.from_environment()),
         index=VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION),
-        embedder=HttpEmbeddingClient(EmbeddingClientSettings.from_environment()),
+        embedder=HttpEmbeddingClient(embedding),
+        embedding=embedding,
         jobs=JobSettings.from_environment(),
         ingest=IngestSettings.from_environment(),
         worker=f"{socket.gethostname()}:{os.getpid()}",

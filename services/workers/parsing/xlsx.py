@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def parse(path: Path, options: ParseOptions) -> ParsedDocument:
     """The workbook with the values that its formulas had when it was saved, a sheet a page."""
     check_archive(path, options)
-    workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    # Opened here, because openpyxl refuses a path that does not end as it expects.
+    file = path.open("rb")
+    workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
     return ParsedDocument(
         _blocks(workbook), title=one_line(workbook.properties.title or "") or None, pages=len(workbook.worksheets)
     )
