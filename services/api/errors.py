@@ -105,6 +105,9 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, SluiceError):
+            # FastAPI makes a 400 of whatever is raised while it reads a body.
+            return on_known_error(request, error.__cause__)
         status = HTTPStatus(error.status_code)
         code = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}.get(status, status.name.lower())
         detail = (

@@ -87,10 +87,11 @@ class LimitedBody:
         is_upload = scope["path"] == self._upload_path
         limit = self._upload_limit if is_upload else JSON_LIMIT
         read_most = limit + FORM_OVERHEAD if is_upload else limit
+        refusal = too_large if is_upload else _body_too_large
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdigit() and int(announced) > read_most:
             # Raised where the body is first read, so that it becomes a problem document like any other error.
-            await self._app(scope, _refusing(limit, int(announced)), send)
+            await self._app(scope, _refusing(refusal(limit, int(announced))), send)
             return
         received = 0
 
@@ -99,7 +100,7 @@ class LimitedBody:
             message = await receive()
             received += len(message.get("body", b""))
             if received > read_most:
-                raise too_large(limit, received)
+                raise refusal(limit, received)
             return message
 
         await self._app(scope, counted, send)
@@ -115,8 +116,12 @@ def too_large(limit: int, actual: int) -> TooLarge:
     )
 
 
-def _refusing(limit: int, announced: int) -> Receive:
+def _body_too_large(limit: int, actual: int) -> TooLarge:
+    return TooLarge(f"The body has {actual:,} bytes; this route reads {limit:,}.", limit=limit, actual=actual)
+
+
+def _refusing(error: TooLarge) -> Receive:
     async def refuse() -> Message:
-        raise too_large(limit, announced)
+        raise error
 
     return refuse

@@ -1,0 +1,1 @@
+"""EMB: texts in, vectors out."""

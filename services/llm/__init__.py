@@ -1,0 +1,1 @@
+"""LLM: a conversation and passages in, an answer out."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 
 import sluice
+from services.api import problems
 from services.api.dependencies import ResourcesDep
 from sluice.db.unscoped import unscoped_session
 from sluice.identity.models import Tenant
@@ -74,7 +75,11 @@ def add_docs(app: FastAPI) -> None:
     assets = Path(str(files("fastapi_offline"))) / "static"
     app.mount("/docs/assets", StaticFiles(directory=assets), name="docs-assets")
 
-    @app.get("/docs", operation_id="getDocsPage", include_in_schema=False)
+    @app.get("/docs/problems", include_in_schema=False)
+    def problems_page() -> HTMLResponse:
+        return HTMLResponse(problems.as_html())
+
+    @app.get("/docs", include_in_schema=False)
     def docs_page() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url="/openapi.json",

@@ -80,18 +80,18 @@ def complete(upload_id: UUID, way_in: IntakeDep, it: ResourcesDep, response: Res
     stored = way_in.stored_size(upload)
     if stored != upload.size:
         raise way_in.refuse(upload, f"{upload.size:,} bytes were announced and {stored:,} were put.")
-    with tempfile.TemporaryFile(prefix="sluice-upload-") as body:
-        mime = _checked_type(cast("BinaryIO", body), upload, way_in, it.store)
-    incoming = Incoming(
-        source_id=upload.source_id,
-        name=upload.name,
-        size=upload.size,
-        content_hash=upload.content_hash,
-        mime=mime,
-        external_id=upload.external_id,
-        tags=tuple(upload.tags),
-    )
-    return answer_upload(way_in.complete(upload, incoming), response)
+    with tempfile.TemporaryFile(prefix="sluice-upload-") as file:
+        body = cast("BinaryIO", file)
+        incoming = Incoming(
+            source_id=upload.source_id,
+            name=upload.name,
+            size=upload.size,
+            content_hash=upload.content_hash,
+            mime=_checked_type(body, upload, way_in, it.store),
+            external_id=upload.external_id,
+            tags=tuple(upload.tags),
+        )
+        return answer_upload(way_in.complete(upload, incoming, body), response)
 
 
 def _checked_type(body: BinaryIO, upload: Upload, way_in: Intake, store: ObjectStore) -> str:

@@ -1,0 +1,86 @@
+"""How much work may wait, and when a caller that is refused should come back. Counted in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sluice.errors import TooLarge, TooManyRequests
+
+# A cautious guess until the first batch has been measured.
+_FIRST_TOKENS_PER_SECOND = 2000.0
+_WEIGHT_OF_NEWEST = 0.2
+_CHARACTERS_PER_TOKEN = 4
+_LONGEST_RETRY_SECONDS = 300.0
+
+
+class Throughput:
+    """Tokens per second, as an exponentially weighted mean over batches."""
+
+    def __init__(self) -> None:
+        self.tokens_per_second = _FIRST_TOKENS_PER_SECOND
+
+    def record(self, tokens: int, seconds: float) -> None:
+        """Take a batch into account."""
+        if seconds > 0:
+            self.tokens_per_second += _WEIGHT_OF_NEWEST * (tokens / seconds - self.tokens_per_second)
+
+    def seconds_for(self, tokens: int) -> float:
+        """How long this many tokens take."""
+        return min(_LONGEST_RETRY_SECONDS, tokens / self.tokens_per_second)
+
+
+class Reservation:
+    """The part of the queue that one request holds."""
+
+    def __init__(self, admission: Admission, tokens: int) -> None:
+        self._admission = admission
+        self.tokens = tokens
+
+    def resize(self, tokens: int) -> None:
+        """Hold exactly `tokens` from now on, or raise as `Admission.reserve` does."""
+        self._admission.change(self.tokens, tokens)
+        self.tokens = tokens
+
+
+class Admission:
+    """A bound on the tokens that wait or are being embedded. A request gets all that it needs, or nothing."""
+
+    def __init__(self, capacity: int, throughput: Throughput) -> None:
+        self.capacity = capacity
+        self.tokens = 0
+        self._throughput = throughput
+
+    @contextmanager
+    def reserve(self, tokens: int) -> Iterator[Reservation]:
+        """Hold `tokens` of the queue while inside.
+
+        `TooManyRequests` says when to come back if they do not fit now, `TooLarge` if they never will.
+        """
+        self.change(0, tokens)
+        reservation = Reservation(self, tokens)
+        try:
+            yield reservation
+        finally:
+            self.tokens -= reservation.tokens
+
+    def change(self, held: int, wanted: int) -> None:
+        """Turn `held` tokens of a request into `wanted`, or raise and change nothing."""
+        if wanted > self.capacity:
+            raise TooLarge(
+                f"The request has about {wanted} tokens; {self.capacity} at most can wait. Split it.",
+                limit=self.capacity,
+            )
+        after = self.tokens - held + wanted
+        if after > self.capacity:
+            raise TooManyRequests(
+                f"{self.tokens} tokens are waiting and {wanted} more do not fit into {self.capacity}.",
+                code="queue_full",
+                retry_after=self._throughput.seconds_for(after - self.capacity),
+            )
+        self.tokens = after
+
+
+def estimated_tokens(texts: list[str]) -> int:
+    """About how many tokens the texts have: what to reserve before they are tokenized."""
+    return sum(len(text) // _CHARACTERS_PER_TOKEN + 2 for text in texts)

@@ -1,0 +1,194 @@
+"""EMB over HTTP: OpenAI's embeddings, health, metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.emb.metrics import EmbMetrics
+from services.emb.queue import Embedded, EmbeddingQueue
+from sluice.errors import Invalid, NotFound, SluiceError, TemporarilyUnavailable, TooLarge
+from sluice.settings import EmbServiceSettings
+from sluice.wire.asgi import (
+    CLIENT_CLOSED_REQUEST,
+    Application,
+    ClientGone,
+    Malformed,
+    RequestLog,
+    json_object,
+    problem_for,
+    read_body,
+    validated,
+    while_connected,
+)
+from sluice.wire.embeddings import (
+    EmbeddingItem,
+    EmbeddingModelCard,
+    EmbeddingModelList,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    EmbeddingUsage,
+    vector_to_base64,
+)
+
+
+def create_app(
+    settings: EmbServiceSettings, queue: EmbeddingQueue, metrics: EmbMetrics, on_failure: Callable[[], None]
+) -> Application:
+    """The service around a queue, which it starts and stops; `on_failure` is called if the model cannot be loaded."""
+    endpoints = Endpoints(settings, queue, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        queue.start(on_failure)
+        yield
+        queue.stop()
+
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
+            Route("/v1/models", endpoints.models),
+            Route("/v1/models/{alias}/tokenizer", endpoints.tokenizer),
+            Route("/healthz", endpoints.healthz),
+            Route("/readyz", endpoints.readyz),
+            Route("/metrics", endpoints.metrics),
+            Route("/stats", endpoints.stats),
+            Route("/config", endpoints.config),
+        ],
+        exception_handlers={
+            SluiceError: _on_error,
+            HTTPException: _on_error,
+            Exception: _on_error,
+            ClientGone: _on_client_gone,
+            ClientDisconnect: _on_client_gone,
+        },
+    )
+    return RequestLog(app, metrics.record_request)
+
+
+class Endpoints:
+    """One method per route."""
+
+    def __init__(self, settings: EmbServiceSettings, queue: EmbeddingQueue, metrics: EmbMetrics) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._metrics = metrics
+        self._since = int(time.time())
+
+    async def embeddings(self, request: Request) -> Response:
+        """`POST /v1/embeddings`."""
+        body = await read_body(request.stream(), self._settings.max_request_bytes)
+        wanted = _embedding_request(json_object(body))
+        self._require_alias(wanted.model)
+        self._require_short(wanted.input)
+        backend = self._queue.backend()
+        if wanted.dimensions not in (None, backend.dimension):
+            raise Invalid(f"This model has {backend.dimension} dimensions and no others.", param="dimensions")
+        embedded = await while_connected(request.receive, self._queue.embed(wanted.input, wanted.input_type))
+        content = await run_in_threadpool(_response_body, wanted, embedded, backend.version)
+        return Response(content, media_type="application/json")
+
+    async def models(self, _: Request) -> Response:
+        """`GET /v1/models`."""
+        backend = self._queue.backend()
+        card = EmbeddingModelCard(
+            id=self._settings.alias,
+            created=self._since,
+            version=backend.version,
+            dimension=backend.dimension,
+            max_tokens=backend.max_tokens,
+            languages=self._settings.languages,
+        )
+        return JSONResponse(EmbeddingModelList(data=[card]).model_dump(mode="json"))
+
+    async def tokenizer(self, request: Request) -> Response:
+        """`GET /v1/models/{alias}/tokenizer`: for callers that count tokens."""
+        self._require_alias(request.path_params["alias"])
+        backend = self._queue.backend()
+        headers = {"etag": f'"{backend.version}"'}
+        if headers["etag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(backend.tokenizer_json, media_type="application/json", headers=headers)
+
+    async def healthz(self, _: Request) -> Response:
+        """The event loop is alive."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        """Requests can be served now."""
+        reason = self._queue.why_not_ready()
+        if reason:
+            raise TemporarilyUnavailable(reason, code="not_ready")
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(self, _: Request) -> Response:
+        """Prometheus metrics."""
+        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def stats(self, _: Request) -> Response:
+        """Facts about this moment."""
+        return JSONResponse(self._queue.stats())
+
+    async def config(self, _: Request) -> Response:
+        """The settings; EMB has no secrets."""
+        return JSONResponse(self._settings.model_dump(mode="json"))
+
+    def _require_alias(self, alias: str) -> None:
+        if alias != self._settings.alias:
+            raise NotFound(
+                f"No model {alias!r}; this service has {self._settings.alias!r}.", code="model_not_found", param="model"
+            )
+
+    def _require_short(self, texts: list[str]) -> None:
+        limit = self._settings.max_text_chars
+        for index, text in enumerate(texts):
+            if len(text) > limit:
+                raise TooLarge(
+                    f"input[{index}] has {len(text)} characters; {limit} are accepted.", limit=limit, param="input"
+                )
+
+
+def _embedding_request(content: dict[str, Any]) -> EmbeddingRequest:
+    given = content.get("input")
+    if isinstance(given, list) and any(isinstance(item, int | list) for item in given):
+        raise Malformed("Send text: token ids are not accepted as input.", param="input")
+    return validated(EmbeddingRequest, content)
+
+
+def _response_body(wanted: EmbeddingRequest, embedded: Embedded, version: str) -> bytes:
+    rows = np.asarray(embedded.vectors, dtype="<f4")
+    response = EmbeddingResponse(
+        data=[
+            EmbeddingItem(
+                index=index,
+                embedding=vector_to_base64(row.tobytes()) if wanted.encoding_format == "base64" else row.tolist(),
+            )
+            for index, row in enumerate(rows)
+        ],
+        model=wanted.model,
+        model_version=version,
+        usage=EmbeddingUsage(prompt_tokens=embedded.tokens, total_tokens=embedded.tokens),
+        truncated=embedded.truncated,
+    )
+    return response.model_dump_json().encode()
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    found = problem_for(error, request.url.path)
+    return Response(found.content(), status_code=found.status, headers=found.headers)
+
+
+def _on_client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
