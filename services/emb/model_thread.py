@@ -12,6 +12,7 @@ import numpy as np
 from services.emb.admission import Throughput
 from services.emb.backends.base import EmbeddingBackend, TokenizedText, Vectors
 from services.emb.batching import WaitingText, WaitingTexts
+from services.emb.memory import give_back_free_memory
 from services.emb.metrics import EmbMetrics
 from sluice import telemetry
 from sluice.wire.embeddings import InputType
@@ -107,9 +108,13 @@ class ModelThread:
         telemetry.logger().info("model.ready", model_version=backend.version, dimension=backend.dimension)
         self._beat = time.monotonic()
         self._loop.call_soon_threadsafe(self._on_ready, backend)
+        idle = False
         while (batch := self._next_batch()) is not None:
             if batch:
                 self._embed(backend, batch)
+            elif not idle:
+                give_back_free_memory()
+            idle = not batch
 
     def _next_batch(self) -> Batch | None:
         """Texts to embed now; empty if none came for a while; None at the end."""
@@ -117,10 +122,10 @@ class ModelThread:
             self._beat = time.monotonic()
             if self._stopping:
                 return None
-            batch = self._waiting.take(self._batch_tokens)
-            if not batch:
-                self._changed.wait(_BEAT_SECONDS)
-            return batch
+            if batch := self._waiting.take(self._batch_tokens):
+                return batch
+            self._changed.wait(_BEAT_SECONDS)
+            return self._waiting.take(self._batch_tokens)
 
     def _embed(self, backend: EmbeddingBackend, batch: Batch) -> None:
         began = time.monotonic()

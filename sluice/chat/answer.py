@@ -8,21 +8,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+from anyio import CancelScope
 from prometheus_client import Histogram
+from sqlalchemy.exc import SQLAlchemyError
 
 from sluice.cache import Cache
 from sluice.chat import prompt, repository
 from sluice.chat.citations import CitationReader, Cited
 from sluice.chat.models import Message, Speaker
 from sluice.completion_client import AnswerBegan, AnswerEnded, CompletionClient, TextPiece
-from sluice.db.session import Sessions, tenant_session
-from sluice.errors import SluiceError
+from sluice.db.session import Sessions, is_outage, tenant_session
+from sluice.errors import SluiceError, TemporarilyUnavailable
 from sluice.identity.tokens import Caller
 from sluice.ids import new_id
 from sluice.retrieval.passages import Passage
@@ -106,26 +108,33 @@ class Answerer:
         self, asked: Asked, *, describe: Callable[[SluiceError], dict[str, Any]]
     ) -> AsyncGenerator[Event, None]:
         """The answer as events, from `message.start` to `message.end` or `error`, saved however it ends."""
-        answer = await asyncio.to_thread(self._begin, asked)
         try:
+            answer = await asyncio.to_thread(self._begin, asked)
             yield events.MessageStart(conversation_id=answer.conversation_id, message_id=answer.message_id)
-            async with aclosing(self._stream(asked, answer)) as stream:
+            async with self._kept(asked, answer), aclosing(self._stream(asked, answer)) as stream:
                 async for event in stream:
                     yield event
-        except SluiceError as error:
-            answer.finish_reason = "error"
-            log.warning("chat.failed", code=error.code, detail=error.detail)
-            yield events.Failure.model_validate(describe(error))
-        finally:
-            # The client may be gone, and with it this task; the answer is kept all the same.
-            await asyncio.shield(asyncio.to_thread(self._save, asked, answer))
-        if answer.finish_reason != "error":
             yield events.MessageEnd(
                 message_id=answer.message_id,
                 finish_reason=answer.finish_reason,
                 model=answer.model,
                 milliseconds=answer.milliseconds,
             )
+        except Exception as error:  # noqa: BLE001 - the response has begun: an event is all that can still be said
+            yield events.Failure.model_validate(describe(_as_problem(error)))
+
+    @asynccontextmanager
+    async def _kept(self, asked: Asked, answer: _Answer) -> AsyncIterator[None]:
+        """Save the answer however the block ends; what was written before a fault or a stop is worth keeping."""
+        try:
+            yield
+        except Exception:
+            answer.finish_reason = "error"
+            raise
+        finally:
+            # When the client is gone, whatever this task awaits is canceled, unless it is shielded.
+            with CancelScope(shield=True):
+                await asyncio.to_thread(self._save, asked, answer)
 
     async def _stream(self, asked: Asked, answer: _Answer) -> AsyncGenerator[Event, None]:
         yield events.RetrievalStart()
@@ -223,6 +232,19 @@ class Answerer:
             )
             session.flush()
             repository.cite(session, answer.message_id, answer.cited)
+
+
+def _as_problem(error: Exception) -> SluiceError:
+    if isinstance(error, SluiceError):
+        log.warning("chat.failed", code=error.code, detail=error.detail)
+        return error
+    if isinstance(error, SQLAlchemyError) and is_outage(error):
+        log.warning("chat.failed", code="database_unavailable")
+        return TemporarilyUnavailable("PostgreSQL does not answer.", code="database_unavailable")
+    log.error("chat.failed", exc_info=error)
+    return SluiceError(
+        "Something went wrong that nobody foresaw. The log has it under this request's id.", code="internal_error"
+    )
 
 
 def shown(number: int, passage: Passage) -> events.FoundPassage:

@@ -35,26 +35,21 @@ class Left:
 def erase(sessions: Sessions, store: ObjectStore, index: VectorIndex, tenant_id: UUID, document_id: UUID) -> Left:
     """Remove the document everywhere; what each store says afterwards. Run again, it goes on after a fault."""
     with tenant_session(sessions, tenant_id) as session:
-        object_keys = _hide(session, document_id)
+        _hide(session, document_id)
     _wait_until_idle(sessions, tenant_id, document_id)
     index.delete_document(tenant_id, document_id)
-    # An upload by presigned URL was stored before its document had an id.
-    prefixes = {document_prefix(tenant_id, document_id), *(key.rpartition("/")[0] + "/" for key in object_keys)}
-    for key in _keys(store, prefixes):
+    prefix = document_prefix(tenant_id, document_id)
+    for key in store.keys(prefix):
         store.delete(key)
     with tenant_session(sessions, tenant_id) as session:
         _delete_rows(session, document_id)
     with tenant_session(sessions, tenant_id) as session:
         rows = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.document_id == document_id)) or 0
         rows += session.scalar(select(func.count()).select_from(Document).where(Document.id == document_id)) or 0
-    return Left(rows=rows, points=index.count_document(tenant_id, document_id), objects=len(_keys(store, prefixes)))
+    return Left(rows=rows, points=index.count_document(tenant_id, document_id), objects=len(store.keys(prefix)))
 
 
-def _keys(store: ObjectStore, prefixes: set[str]) -> set[str]:
-    return {key for prefix in prefixes for key in store.keys(prefix)}
-
-
-def _hide(session: Session, document_id: UUID) -> list[str]:
+def _hide(session: Session, document_id: UUID) -> None:
     document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
     if document is None:
         raise DocumentNotFound(f"There is no document {document_id}.")
@@ -65,7 +60,6 @@ def _hide(session: Session, document_id: UUID) -> list[str]:
     for version in versions:
         # So that the same bytes can be uploaded again at once, even if erasing takes several tries.
         version.superseded_at = version.superseded_at or func.now()
-    return [version.object_key for version in versions]
 
 
 def _wait_until_idle(sessions: Sessions, tenant_id: UUID, document_id: UUID) -> None:

@@ -108,24 +108,19 @@ class Intake:
                 "Nothing was uploaded to the presigned URL yet: PUT the bytes there first.", code="upload_missing"
             ) from None
 
-    def complete(self, upload: Upload, incoming: Incoming) -> Accepted:
-        """Queue the reading of bytes that the client has put, or return the document that has them already."""
-        document_id = self._document_for(incoming)
-        accepted = self._known(incoming)
-        if accepted is None:
-            accepted = self._register_or_yield(incoming, document_id, new_id(), upload.object_key)
-        else:
-            self._store.delete(upload.object_key)
-        self._forget(upload)
+    def complete(self, upload: Upload, incoming: Incoming, body: IO[bytes]) -> Accepted:
+        """Take in what the client has put, as it was read and checked: nobody else has a URL to where it is kept."""
+        accepted = self.accept(incoming, body)
+        self._discard(upload)
         return accepted
 
     def refuse(self, upload: Upload, reason: str) -> Invalid:
         """Remove what was put; the error to answer with."""
-        self._store.delete(upload.object_key)
-        self._forget(upload)
+        self._discard(upload)
         return Invalid(f"{reason} What was uploaded is removed; begin again.", code="upload_mismatch")
 
-    def _forget(self, upload: Upload) -> None:
+    def _discard(self, upload: Upload) -> None:
+        self._store.delete(upload.object_key)
         with tenant_session(self._sessions, self._tenant_id) as session:
             found = session.scalars(select(Upload).where(Upload.id == upload.id)).one_or_none()
             if found is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import and_, exists, func, select, text, update
+from sqlalchemy import Exists, and_, exists, func, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from sluice.jobs import outbox
@@ -100,6 +100,9 @@ def requeue_expired(session: Session) -> int:
             step.state = JobState.QUEUED
             step.dispatched_at = None
             outbox.promise(session, step)
+            session.flush()
+            if not session.scalar(select(_has_running(job))):
+                job.state = JobState.QUEUED
     return len(expired)
 
 
@@ -139,6 +142,10 @@ def prune(session: Session) -> int:
     """Drop messages published more than a day ago; how many."""
     result = session.execute(text("DELETE FROM outbox WHERE published_at < now() - interval '1 day' RETURNING id"))
     return len(result.all())
+
+
+def _has_running(job: Job) -> Exists:
+    return exists().where(JobStep.job_id == job.id, JobStep.state == JobState.RUNNING)
 
 
 def _end(session: Session, job: Job, step: JobStep, state: JobState) -> None:

@@ -8,20 +8,24 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 URL_VARIABLE = "SLUICE_TEST_QDRANT_URL"
 _START_SECONDS = 60
+
+DENSE = models.VectorParams(size=4, distance=models.Distance.COSINE)
+IDF = models.SparseVectorParams(modifier=models.Modifier.IDF)
+A_UUID = "5c4bd6ea-93d8-4f1a-b62a-3f1e1a52f0ef"
 
 
 class EmbeddedServer:
@@ -42,7 +46,7 @@ class EmbeddedServer:
         """Start it, and return when it is ready."""
         command = [sys.executable, "-m", "infra.embedded.qdrant_server"]
         key = {"QDRANT__SERVICE__API_KEY": self._api_key} if self._api_key else {}
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
+        self._process = subprocess.Popen(
             [*command, "--port", str(self._port), "--data", str(self._data)], env=os.environ | key
         )
         deadline = monotonic() + _START_SECONDS
@@ -133,3 +137,43 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def dense_collection(it: Target) -> str:
+    name = it.new_name()
+    it.client.create_collection(name, vectors_config={"dense": DENSE})
+    return name
+
+
+def sparse_collection(it: Target) -> str:
+    name = it.new_name()
+    it.client.create_collection(name, vectors_config={}, sparse_vectors_config={"words": IDF, "grams": IDF})
+    return name
+
+
+def library(it: Target) -> str:
+    """Six documents with every kind of field that a filter may look at."""
+    name = dense_collection(it)
+    rows = [
+        {"tenant": "a", "lang": "en", "page": 1, "tags": ["law", "old"], "at": "2024-01-01T00:00:00Z", "open": True},
+        {"tenant": "a", "lang": "ru", "page": 2, "tags": ["law"], "at": "2024-06-01T12:00:00Z", "open": False},
+        {"tenant": "a", "lang": "en", "page": 3, "tags": [], "at": "2025-01-01T00:00:00Z"},
+        {"tenant": "b", "lang": "en", "page": 4, "tags": ["tax"], "at": "2025-06-01T00:00:00+03:00"},
+        {"tenant": "b", "lang": "de", "page": None, "tags": ["tax", "old"]},
+        {"tenant": "b", "parts": [{"kind": "table", "rows": 3}, {"kind": "list", "rows": 9}]},
+    ]
+    points = [models.PointStruct(id=n, vector={"dense": [1, n, 0, 0]}, payload=row) for n, row in enumerate(rows)]
+    it.client.upsert(name, points, wait=True)
+    return name
+
+
+def field(key: str, match: models.Match) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=match)
+
+
+def ids_of(points: Sequence[models.Record | models.ScoredPoint]) -> list[int | str | UUID]:
+    return [point.id for point in points]
+
+
+def create_alias(alias: str, collection: str) -> models.CreateAliasOperation:
+    return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=alias))

@@ -13,16 +13,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import boto3
-import kombu
 import psutil
 import psycopg
 import pytest
 import redis
 from botocore.config import Config
+from kombu.connection import Connection
 from qdrant_client import QdrantClient, models
 
 from infra.embedded.failures import PartFailedError, PlatformError, PortTakenError
@@ -193,7 +195,7 @@ def test_a_part_that_dies_at_its_start_is_named_with_exit_code_and_log_and_the_r
 
 def test_ctrl_c_while_it_starts_stops_everything(home: Path) -> None:
     with up_command(home) as up:
-        until(lambda: any(process.name() == "beam.smp" for process in processes_of(home)))
+        until(lambda: any(process.name == "beam.smp" for process in processes_of(home)))
 
         up.send_signal(signal.SIGINT)
 
@@ -218,7 +220,7 @@ def test_all_servers_listen_on_the_loopback_address_only(platform: Platform, sha
     listening = [it for it in psutil.net_connections("inet") if it.status == "LISTEN" and it.pid in ours]
 
     assert len(listening) >= len(STORES)
-    assert {it.laddr.ip for it in listening} <= {"127.0.0.1", "::1"}
+    assert {str(it.laddr[0]) for it in listening if it.laddr} <= {"127.0.0.1", "::1"}
 
 
 def test_secrets_can_be_read_by_their_owner_only_and_are_on_no_command_line(
@@ -228,7 +230,7 @@ def test_secrets_can_be_read_by_their_owner_only_and_are_on_no_command_line(
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
 
     secrets = [file.read_text().strip() for file in (shared_home / "secrets").iterdir()]
-    shown = " ".join(" ".join(process.cmdline()) for process in processes_of(shared_home))
+    shown = " ".join(process.arguments for process in processes_of(shared_home))
 
     assert secrets
     assert [secret for secret in secrets if secret in shown] == []
@@ -265,7 +267,7 @@ def test_a_variable_of_the_caller_reaches_the_services_in_either_form(
 
 
 def test_an_unknown_part_is_refused_with_the_names_of_all(home: Path) -> None:
-    with pytest.raises(PlatformError, match="no part 'postgresql'; there are .*postgres"):
+    with pytest.raises(PlatformError, match=r"no part 'postgresql'; there are .*postgres"):
         Platform(home, ROOT).stop("postgresql")
 
 
@@ -325,7 +327,7 @@ def end(home: Path) -> None:
 def write_to_every_store(variables: dict[str, str]) -> None:
     with psycopg.connect(plain(variables["SLUICE_DATABASE_OWNER_URL"])) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 'kept' AS word")
-    with kombu.Connection(variables["SLUICE_BROKER_URL"]) as broker:
+    with Connection(variables["SLUICE_BROKER_URL"]) as broker:
         quorum_queue(broker).put("kept")
     s3(variables).put_object(Bucket=variables["SLUICE_S3_BUCKET"], Key="a/b", Body=b"kept")
     with closing(QdrantClient(url=variables["SLUICE_QDRANT_URL"])) as qdrant:
@@ -337,7 +339,7 @@ def write_to_every_store(variables: dict[str, str]) -> None:
 def read_from_every_store(variables: dict[str, str]) -> dict[str, str]:
     with psycopg.connect(plain(variables["SLUICE_DATABASE_OWNER_URL"])) as connection:
         (word,) = connection.execute("SELECT word FROM kept").fetchone() or ("",)
-    with kombu.Connection(variables["SLUICE_BROKER_URL"]) as broker:
+    with Connection(variables["SLUICE_BROKER_URL"]) as broker:
         message = quorum_queue(broker).get(timeout=10)
         message.ack()
     held = s3(variables).get_object(Bucket=variables["SLUICE_S3_BUCKET"], Key="a/b")
@@ -351,11 +353,11 @@ def read_from_every_store(variables: dict[str, str]) -> dict[str, str]:
     }
 
 
-def quorum_queue(broker: kombu.Connection) -> kombu.simple.SimpleQueue:
+def quorum_queue(broker: Connection) -> Any:
     return broker.SimpleQueue("kept", queue_args={"x-queue-type": "quorum"})
 
 
-def s3(variables: dict[str, str]):  # type: ignore[no-untyped-def]  # noqa: ANN201 - boto3 makes the class as it runs
+def s3(variables: dict[str, str]) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=variables["SLUICE_S3_ENDPOINT"],
@@ -371,17 +373,27 @@ def plain(url: str) -> str:
     return url.replace("postgresql+psycopg", "postgresql")
 
 
-def processes_of(home: Path) -> list[psutil.Process]:
+@dataclass(frozen=True)
+class Seen:
+    """A process, as it was in one moment."""
+
+    pid: int
+    name: str
+    arguments: str
+
+
+def processes_of(home: Path) -> list[Seen]:
     """Every process that belongs to this home, by its environment, its folder or its arguments."""
     found = []
     for process in psutil.process_iter():
         try:
+            seen = Seen(process.pid, process.name(), " ".join(process.cmdline()))
             belongs = process.environ().get("SLUICE_EMBEDDED_HOME") == str(home)
-            belongs |= process.cwd().startswith(f"{home}/") or f"{home}/" in " ".join(process.cmdline())
+            belongs |= process.cwd().startswith(f"{home}/") or f"{home}/" in seen.arguments
+            if belongs and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(seen)
         except psutil.Error:
             continue
-        if belongs and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
     return found
 
 
