@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from celery import Celery, Task
 from celery.signals import worker_process_init
 
-from services.workers.tasks import run_step
 from sluice.broker import celery_app
 from sluice.settings import BrokerSettings, TelemetrySettings
 from sluice.telemetry import bind, configure_logging, forget
@@ -20,8 +19,15 @@ M = TypeVar("M", bound=Message)
 def create_app() -> Celery:
     """The application that `services.workers.main` runs, its tasks registered."""
     app = celery_app(BrokerSettings.from_environment())
-    register(app, RunStep, run_step)
+    register(app, RunStep, _run_step)
     return app
+
+
+def _run_step(message: RunStep) -> None:
+    # Loaded by the child that runs the first step: the parent runs none, and what steps need takes 100 MB.
+    from services.workers.tasks import run_step  # noqa: PLC0415 - see above
+
+    run_step(message)
 
 
 def register(app: Celery, message_type: type[M], handle: Callable[[M], None]) -> None:

@@ -85,9 +85,13 @@ class Sweeper:
     def __init__(self, sessions: UnscopedSessions, settings: JobSettings) -> None:
         self._sessions = sessions
         self._settings = settings
-        # After an outage every lease looks expired; whoever lives must get the chance to renew its own.
-        self._next = time.monotonic() + settings.lease_seconds
+        self._next = 0.0
         self._next_look = 0.0
+        self.wait_a_lease()
+
+    def wait_a_lease(self) -> None:
+        """Sweep no earlier: after an outage every lease looks expired, and whoever lives must get to renew its own."""
+        self._next = time.monotonic() + self._settings.lease_seconds
 
     def run_if_due(self) -> None:
         """Sweep, unless it is too early or another dispatcher does it."""
@@ -192,6 +196,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             if not is_outage(error):
                 raise
             log.warning("dispatcher.part_away", code="database_unavailable", error=type(error).__name__)
+            sweeper.wait_a_lease()
             stop.wait(_AFTER_A_FAULT)
         bell.wait(settings.poll_seconds)
     publisher.close()

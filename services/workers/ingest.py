@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from services.workers import extraction, indexing
@@ -20,6 +20,7 @@ from services.workers.resources import Resources
 from sluice.broker import EMBED
 from sluice.db.session import tenant_session
 from sluice.documents.models import Chunk, Document, DocumentVersion
+from sluice.documents.repository import delete_chunks
 from sluice.documents.upload import first_step
 from sluice.errors import TemporarilyUnavailable
 from sluice.jobs import claims
@@ -167,7 +168,5 @@ def _supersede(session: Session, version_ids: list[UUID]) -> list[UUID]:
             .values(superseded_at=func.now())
             .execution_options(synchronize_session=False)
         )
-        session.execute(
-            delete(Chunk).where(Chunk.version_id.in_(version_ids)).execution_options(synchronize_session=False)
-        )
+        delete_chunks(session, version_ids)
     return version_ids
