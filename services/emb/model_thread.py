@@ -20,6 +20,8 @@ from sluice.wire.embeddings import InputType
 # The thread looks up this often when nothing arrives; a batch takes well under a second.
 _BEAT_SECONDS = 1.0
 _FRESH_BEAT_SECONDS = 10.0
+# Bulk work has pauses of a second or two; memory is given back when it is really over.
+_IDLE_BEATS = 10
 
 
 class EmbeddingJob:
@@ -108,13 +110,13 @@ class ModelThread:
         telemetry.logger().info("model.ready", model_version=backend.version, dimension=backend.dimension)
         self._beat = time.monotonic()
         self._loop.call_soon_threadsafe(self._on_ready, backend)
-        idle = False
+        idle_beats = 0
         while (batch := self._next_batch()) is not None:
             if batch:
                 self._embed(backend, batch)
-            elif not idle:
+            idle_beats = 0 if batch else idle_beats + 1
+            if idle_beats == _IDLE_BEATS:
                 give_back_free_memory()
-            idle = not batch
 
     def _next_batch(self) -> Batch | None:
         """Texts to embed now; empty if none came for a while; None at the end."""

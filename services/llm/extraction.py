@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - Cyrillic letters and typographic marks are meant
 """The sentences that answer a question best, out of the passages that were found for it. Pure."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - Cyrillic letters and typographic marks are meant
 """Sentences of a passage, as they stand in it. English and Russian. Pure."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - Cyrillic letters are meant
 """Words of a question that say how it asks, not what about."""
 
 from __future__ import annotations

@@ -45,9 +45,13 @@ def messages(
 def documents(passages: Sequence[Passage]) -> list[QuotedPassage]:
     """The passages as data, for a backend that quotes them rather than reads a prompt."""
     return [
-        QuotedPassage(id=str(number), title=passage.document_name, text=passage.text)
+        QuotedPassage(id=str(number), title=_headings(passage), text=passage.text)
         for number, passage in enumerate(passages, start=1)
     ]
+
+
+def _headings(passage: Passage) -> str:
+    return " › ".join(passage.heading_path) or passage.document_name
 
 
 def _quoted(number: int, passage: Passage, mark: str) -> str:

@@ -40,7 +40,7 @@ class GatedModel:
         self.busy = threading.Event()
         self.batches: list[list[str]] = []
 
-    def tokenize(self, texts: Sequence[str], input_type: InputType) -> list[TokenizedText]:  # noqa: ARG002 - protocol
+    def tokenize(self, texts: Sequence[str], input_type: InputType) -> list[TokenizedText]:
         return [TokenizedText([ord(c) for c in text], truncated=False) for text in texts]
 
     def embed(self, batch: Sequence[TokenizedText]) -> Vectors:

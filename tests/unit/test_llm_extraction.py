@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - Cyrillic letters are meant
 """Which sentences answer a question."""
 
 from __future__ import annotations

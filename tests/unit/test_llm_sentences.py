@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - Cyrillic letters are meant
 """Where sentences begin and end."""
 
 from __future__ import annotations

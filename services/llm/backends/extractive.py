@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - Cyrillic letters and typographic marks are meant
 """Answers without a model: the passages' own sentences, word for word, each with its citation.
 
 A token is a word together with the white space behind it, so usage is counted in words.
