@@ -214,6 +214,8 @@ class Answerer:
             said = repository.messages(session, conversation.id)
             history = [(message.speaker, message.text) for message in said]
             session.add(Message(conversation_id=conversation.id, speaker=Speaker.USER, text=asked.question))
+            # Gives the question its id, before the answer gets its own: messages are read in the order of their ids.
+            session.flush()
             return _Answer(conversation.id, new_id(), history, started)
 
     def _save(self, asked: Asked, answer: _Answer) -> None:

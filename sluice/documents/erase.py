@@ -11,8 +11,8 @@ from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from sluice.db.session import Sessions, tenant_session
-from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion
-from sluice.documents.repository import DocumentNotFound
+from sluice.documents.models import Chunk, Document, DocumentVersion
+from sluice.documents.repository import DocumentNotFound, delete_chunks
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job, JobStep
 from sluice.jobs.state import LIVE, JobState
@@ -75,13 +75,7 @@ def _wait_until_idle(sessions: Sessions, tenant_id: UUID, document_id: UUID) -> 
 
 
 def _delete_rows(session: Session, document_id: UUID) -> None:
-    # A cached vector says something about its text; it goes unless another document has the same text.
-    other = select(Chunk.text_hash).where(Chunk.document_id != document_id)
-    mine = select(Chunk.text_hash).where(Chunk.document_id == document_id)
-    session.execute(
-        delete(CachedEmbedding)
-        .where(CachedEmbedding.text_hash.in_(mine), CachedEmbedding.text_hash.not_in(other))
-        .execution_options(synchronize_session=False)
-    )
+    versions = select(DocumentVersion.id).where(DocumentVersion.document_id == document_id)
+    delete_chunks(session, session.scalars(versions).all())
     session.execute(delete(Job).where(Job.document_id == document_id).execution_options(synchronize_session=False))
     session.execute(delete(Document).where(Document.id == document_id).execution_options(synchronize_session=False))

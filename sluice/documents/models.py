@@ -114,6 +114,7 @@ class Chunk(TenantOwned, Base):
     __table_args__ = (
         UniqueConstraint("version_id", "ordinal"),
         Index("ix_chunks_words", "words", postgresql_using="gin"),
+        Index("ix_chunks_text_hash", "tenant_id", "text_hash"),
     )
 
 

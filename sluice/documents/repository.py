@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from sluice.documents.models import Chunk, Document, DocumentVersion, Source
+from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion, Source
 from sluice.errors import Conflict, NotFound
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job
@@ -134,6 +134,23 @@ def chunks_between(session: Session, version_id: UUID, first: int, end: int) -> 
         .where(Chunk.version_id == version_id, Chunk.ordinal >= first, Chunk.ordinal < end)
         .order_by(Chunk.ordinal)
     ).all()
+
+
+def delete_chunks(session: Session, version_ids: Sequence[UUID]) -> None:
+    """Remove the chunks of these versions, and the cached vectors of texts that no other version has.
+
+    A vector says something about its text, so it must not outlive it.
+    """
+    another = aliased(Chunk)
+    session.execute(
+        delete(CachedEmbedding)
+        .where(
+            CachedEmbedding.text_hash.in_(select(Chunk.text_hash).where(Chunk.version_id.in_(version_ids))),
+            ~exists().where(another.text_hash == CachedEmbedding.text_hash, another.version_id.not_in(version_ids)),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(delete(Chunk).where(Chunk.version_id.in_(version_ids)).execution_options(synchronize_session=False))
 
 
 def _views(session: Session, documents: Sequence[Document]) -> list[DocumentView]:

@@ -130,6 +130,7 @@ def checkpoint(session: Session, claim: Claim, **facts: Any) -> None:
     """Remember what need not be done again. Locks the step, so that the rest of the transaction is ours too."""
     claim.checkpoint.update(facts)
     _write(session, claim, checkpoint=claim.checkpoint)
+    _require_wanted(session, claim)
 
 
 def prove(session: Session, claim: Claim) -> None:
@@ -140,6 +141,7 @@ def prove(session: Session, claim: Claim) -> None:
 def progress(session: Session, claim: Claim, stage: str, done: int, total: int | None) -> None:
     """Say how far the job has come: `done` of `total`, or of an unknown number."""
     _write(session, claim)
+    _require_wanted(session, claim)
     _change_job(session, claim, step=stage, done=done, total=total)
 
 
@@ -153,6 +155,7 @@ def count_done(session: Session, claim: Claim, done: int) -> None:
 def fan_out(session: Session, claim: Claim, parts: list[JobStep], *, stage: str, total: int) -> None:
     """End this step and hand its work, `total` pieces of it, to `parts`, in one transaction with their messages."""
     _write(session, claim, state=JobState.READY, lease_until=None)
+    _require_wanted(session, claim)
     _end_attempt(session, claim, "ready")
     session.add_all(parts)
     session.flush()
@@ -164,6 +167,7 @@ def fan_out(session: Session, claim: Claim, parts: list[JobStep], *, stage: str,
 def finish_part(session: Session, claim: Claim) -> bool:
     """End this part; whether it was the last one, so that the caller adds what follows in the same transaction."""
     _write(session, claim, state=JobState.READY, lease_until=None)
+    _require_wanted(session, claim)
     _end_attempt(session, claim, "ready")
     job = session.execute(
         update(Job)
@@ -176,8 +180,9 @@ def finish_part(session: Session, claim: Claim) -> bool:
 
 
 def finish(session: Session, claim: Claim) -> None:
-    """End the step and its job: `ready`."""
+    """End the step and its job: `ready`, unless somebody asked for it to stop before."""
     _write(session, claim, state=JobState.READY, lease_until=None)
+    _require_wanted(session, claim)
     _end_attempt(session, claim, "ready")
     _end_job(session, claim, JobState.READY)
 
@@ -189,6 +194,10 @@ def retry_later(
 
     `blameless`: a part of the platform was away. That costs the document none of its attempts, however long it lasts.
     """
+    _write(session, claim)
+    if cancel_requested(session, claim):
+        stop_canceled(session, claim)
+        return None
     if not blameless and claim.attempt >= (session.scalar(select(JobStep.max_attempts).where(_ours(claim))) or 0):
         fail(session, claim, error)
         return None
@@ -258,6 +267,13 @@ def _write(session: Session, claim: Claim, **values: Any) -> None:
     if result.one_or_none() is None:
         fence_rejections.inc()
         raise OwnershipLost(f"Attempt {claim.attempt} no longer owns step {claim.step_id}.")
+
+
+def _require_wanted(session: Session, claim: Claim) -> None:
+    """Raise `Canceled` when the job was asked to stop or has ended; holds the job until the transaction ends."""
+    session.execute(select(Job.id).where(Job.id == claim.job_id).with_for_update())
+    if cancel_requested(session, claim):
+        raise Canceled
 
 
 def _end_attempt(session: Session, claim: Claim, outcome: str, error: SluiceError | None = None) -> None:

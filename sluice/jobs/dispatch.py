@@ -115,6 +115,7 @@ def requeue_undelivered(session: Session, settings: JobSettings) -> int:
             JobStep.state == JobState.QUEUED,
             JobStep.dispatched_at < func.now() - timedelta(seconds=settings.dispatch_timeout_seconds),
             ~exists().where(and_(unpublished.step_id == JobStep.id, unpublished.published_at.is_(None))),
+            exists().where(Job.id == JobStep.job_id, Job.state.in_(LIVE)),
         )
         .limit(500)
         .with_for_update(skip_locked=True)
