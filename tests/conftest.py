@@ -68,6 +68,7 @@ class Member:
 
     user_id: UUID
     tenant_id: UUID
+    email: str
     api: Api
 
 
@@ -151,7 +152,7 @@ def join(stores: Stores, api_url: str) -> Iterator[Join]:
             else:
                 _add_user(stores.unscoped, tenant, email, role)
             client = open_clients.enter_context(Api.signed_in(api_url, email, PASSWORD))
-            return Member(client.user_id, client.tenant_id, client)
+            return Member(client.user_id, client.tenant_id, email, client)
 
         yield new_member
 
