@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 from uuid import UUID
 
@@ -103,7 +104,8 @@ class S3ObjectStore:
     def put(self, key: str, body: IO[bytes], content_type: str = "application/octet-stream") -> None:
         """Store the bytes; large ones in parts, which the server joins at the end or drops."""
         with _translated(key):
-            self._client.upload_fileobj(body, self._bucket, key, ExtraArgs={"ContentType": content_type})
+            kept_open = io.BufferedReader(_KeptOpen(body), _PIECE)
+            self._client.upload_fileobj(kept_open, self._bucket, key, ExtraArgs={"ContentType": content_type})
 
     def pieces(self, key: str) -> Iterator[bytes]:
         """The object's bytes, 256 KiB at a time."""
@@ -148,6 +150,30 @@ class S3ObjectStore:
             Params={"Bucket": self._bucket, "Key": key, "ContentLength": size},
             ExpiresIn=PRESIGNED_SECONDS,
         )
+
+
+class _KeptOpen(io.RawIOBase):
+    """A body that stays open when boto3 closes what it was given: its owner may want to send it again."""
+
+    def __init__(self, body: IO[bytes]) -> None:
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._body.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._body.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._body.tell()
 
 
 def _client(settings: ObjectStoreSettings, endpoint: str) -> S3Client:

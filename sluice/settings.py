@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Self
 from pydantic import Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariable
 
 
 class SettingsError(Exception):
@@ -62,6 +63,10 @@ class Settings(BaseSettings):
         """These settings as the environment gives them; `SettingsError` says which variable to set and why."""
         try:
             return cls()
+        except UnreadableVariable as error:
+            if isinstance(error.__cause__, SettingsError):
+                raise error.__cause__ from None
+            raise SettingsError(f'{cls.__name__}: {error}. A list is written as JSON: ["en", "ru"].') from error
         except ValidationError as error:
             prefix = str(cls.model_config.get("env_prefix", ""))
             wrong = "; ".join(
@@ -165,7 +170,11 @@ class JobSettings(Settings):
     max_attempts: int = Field(5, ge=1, description="Attempts before a step fails for good")
     backoff_seconds: float = Field(2.0, gt=0, description="Delay before the second attempt; doubles, with jitter")
     backoff_max_seconds: float = Field(300.0, gt=0)
-    in_flight: int = Field(16, ge=1, description="Messages at most in a queue: about four times its workers")
+    in_flight: int = Field(
+        16,
+        ge=1,
+        description="Messages of a queue that may be with the broker or a worker: about four times its workers",
+    )
     poll_seconds: float = Field(1.0, gt=0, description="The dispatcher looks this often when nothing wakes it")
     sweep_seconds: float = Field(15.0, gt=0, description="How often lost leases and lost dispatches are looked for")
     dispatch_timeout_seconds: float = Field(
@@ -178,7 +187,7 @@ class IngestSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="SLUICE_INGEST_")
 
-    max_upload_bytes: int = Field(1024**3, ge=1, description="Largest document accepted; nginx reads the same variable")
+    max_upload_bytes: int = Field(1024**3, ge=1, description="Largest document accepted")
     parse_memory_bytes: int = Field(1024**3, ge=64 * 1024**2, description="Address space of the parsing child")
     parse_timeout_seconds: float = Field(120.0, gt=0, description="Wall-clock time of the parsing child")
     max_unpacked_bytes: int = Field(512 * 1024**2, ge=1, description="Largest unpacked size of a zip-based document")
@@ -221,7 +230,6 @@ class ApiSettings(Settings):
     host: str = "127.0.0.1"
     port: int = 8000
     sse_heartbeat_seconds: float = Field(15.0, gt=0)
-    metrics: bool = True
 
 
 class EmbServiceSettings(Settings):

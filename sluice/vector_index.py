@@ -125,11 +125,14 @@ class VectorIndex:
     def upsert(self, tenant_id: UUID, dense: DenseCollection, points: Sequence[ChunkPoint]) -> None:
         """Add or overwrite these points; on return they are durable and can be found."""
         self.ensure(dense)
+        # Looked at again after any fault: the index may have come back empty.
+        self._ensured.discard(dense.name)
         with _translated():
             for start in range(0, len(points), _UPSERT):
                 some = points[start : start + _UPSERT]
                 self._client.upsert(dense.name, [_dense_point(tenant_id, dense, p) for p in some], wait=True)
                 self._client.upsert(self._lexical, [self._lexical_point(tenant_id, p) for p in some], wait=True)
+        self._ensured.add(dense.name)
 
     def search_dense(
         self, tenant_id: UUID, alias: str, vector: list[float], within: PassageFilter, limit: int
@@ -234,18 +237,20 @@ class VectorIndex:
     def _create(
         self, name: str, dense: dict[str, models.VectorParams], sparse: dict[str, models.SparseVectorParams]
     ) -> None:
-        if self._client.collection_exists(name):
-            return
-        try:
-            self._client.create_collection(name, vectors_config=dense, sparse_vectors_config=sparse)
-        except UnexpectedResponse as error:
-            # Another worker made it in this moment.
-            if error.status_code != httpx.codes.CONFLICT and not self._client.collection_exists(name):
-                raise
-        tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        self._client.create_payload_index(name, "tenant", tenant, wait=True)
+        if not self._client.collection_exists(name):
+            try:
+                self._client.create_collection(name, vectors_config=dense, sparse_vectors_config=sparse)
+            except UnexpectedResponse as error:
+                # Another worker made it in this moment.
+                if error.status_code != httpx.codes.CONFLICT and not self._client.collection_exists(name):
+                    raise
+        indexed = self._client.get_collection(name).payload_schema
+        if "tenant" not in indexed:
+            tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+            self._client.create_payload_index(name, "tenant", tenant, wait=True)
         for field in _KEYWORDS:
-            self._client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD, wait=True)
+            if field not in indexed:
+                self._client.create_payload_index(name, field, models.PayloadSchemaType.KEYWORD, wait=True)
 
     def _point_alias(self, dense: DenseCollection) -> None:
         aliases = {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}

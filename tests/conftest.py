@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy import select
 
 from infra.embedded.platform import Platform
-from sluice.db.session import Sessions, create_sessions
+from sluice.db.session import create_sessions
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
 from sluice.identity.first_admin import ensure_administrator
 from sluice.identity.models import Tenant, User
@@ -24,55 +21,21 @@ from sluice.identity.passwords import hash_password
 from sluice.identity.roles import Role
 from sluice.object_store import S3ObjectStore
 from sluice.retrieval.lexical import TOKENIZER_VERSION
-from sluice.settings import DatabaseSettings, ObjectStoreSettings, VectorIndexSettings
+from sluice.settings import DatabaseSettings, VectorIndexSettings
 from sluice.vector_index import VectorIndex
 from tests.e2e.api import Api
-
-ROOT: Final = Path(__file__).parents[1]
-# Of its own, whatever SLUICE_HOME says: it is emptied at the start.
-HOME: Final = Path(os.environ.get("SLUICE_TEST_HOME", ROOT / ".sluice-test"))
-PASSWORD: Final = "correct horse battery staple"
-MEGABYTE: Final = 1024**2
-
-# Short times, so that a fault is over soon; small limits, so that hostile files can be small too.
-SETTINGS: Final = {
-    "SLUICE_JOBS_LEASE_SECONDS": "6",
-    "SLUICE_JOBS_HEARTBEAT_SECONDS": "2",
-    "SLUICE_JOBS_SWEEP_SECONDS": "1",
-    "SLUICE_JOBS_BACKOFF_SECONDS": "0.5",
-    "SLUICE_JOBS_BACKOFF_MAX_SECONDS": "2",
-    "SLUICE_JOBS_DISPATCH_TIMEOUT_SECONDS": "8",
-    "SLUICE_INGEST_MAX_UPLOAD_BYTES": str(8 * MEGABYTE),
-    "SLUICE_INGEST_MAX_UNPACKED_BYTES": str(64 * MEGABYTE),
-    "SLUICE_INGEST_PARSE_TIMEOUT_SECONDS": "60",
-    # Many small batches: a fault has a gap to strike in.
-    "SLUICE_INGEST_EMBED_BATCH_TOKENS": "1024",
-    "SLUICE_AUTH_LOGIN_LIMIT": "1000/minute",
-    "SLUICE_AUTH_TOKEN_MINUTES": "120",
-}
-
-
-@dataclass(frozen=True)
-class Stores:
-    """The platform's stores, seen from behind the API."""
-
-    sessions: Sessions
-    unscoped: UnscopedSessions
-    objects: S3ObjectStore
-    index: VectorIndex
-
-
-@dataclass(frozen=True)
-class Member:
-    """A person of a tenant, signed in."""
-
-    user_id: UUID
-    tenant_id: UUID
-    email: str
-    api: Api
-
-
-Join = Callable[[str, Role], Member]
+from tests.e2e.running import (
+    HOME,
+    PASSWORD,
+    ROOT,
+    SETTINGS,
+    Count,
+    Join,
+    Member,
+    Stores,
+    counted,
+    object_store_settings,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -183,6 +146,18 @@ def stranger(join: Join) -> Member:
     return join(f"Globex {uuid4().hex}", Role.ADMIN)
 
 
+@pytest.fixture(scope="session")
+def embedded_texts(variables: dict[str, str]) -> Count:
+    """How many texts EMB's model has read so far."""
+    return lambda: counted(variables["SLUICE_EMB_URL"], "emb_batch_texts_sum")
+
+
+@pytest.fixture(scope="session")
+def asked_of_the_model(variables: dict[str, str]) -> Count:
+    """How many requests LLM has answered so far."""
+    return lambda: counted(variables["SLUICE_LLM_URL"], "llm_requests_total", endpoint="chat_completions")
+
+
 @pytest.fixture
 def api(editor: Member) -> Api:
     """The API, as the editor uses it."""
@@ -193,15 +168,6 @@ def api(editor: Member) -> Api:
 def source(api: Api) -> str:
     """A source of this test's own, so that no other test's documents are found."""
     return api.new_source()
-
-
-def object_store_settings(variables: dict[str, str]) -> ObjectStoreSettings:
-    return ObjectStoreSettings(
-        endpoint=variables["SLUICE_S3_ENDPOINT"],
-        access_key=variables["SLUICE_S3_ACCESS_KEY"],
-        secret_key=variables["SLUICE_S3_SECRET_KEY"],
-        bucket=variables["SLUICE_S3_BUCKET"],
-    )
 
 
 def _set_environment(patch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,7 @@ def _create_tables() -> None:
     op.create_index("ix_jobs_state", "jobs", ["state"], unique=False)
     op.create_index("ix_jobs_tenant_created", "jobs", ["tenant_id", "created_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_tenant_id"), "jobs", ["tenant_id"], unique=False)
+    op.create_index(op.f("ix_jobs_version_id"), "jobs", ["version_id"], unique=False)
     op.create_table(
         "sources",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -408,7 +409,7 @@ def _create_tables() -> None:
     )
     op.create_index(op.f("ix_chunks_document_id"), "chunks", ["document_id"], unique=False)
     op.create_index(op.f("ix_chunks_tenant_id"), "chunks", ["tenant_id"], unique=False)
-    op.create_index("ix_chunks_words", "chunks", ["words"], unique=False, postgresql_using="gin")
+    op.create_index("ix_chunks_text_hash", "chunks", ["tenant_id", "text_hash"], unique=False)
     op.create_table(
         "citations",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -446,7 +447,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_citations_tenant_id"), table_name="citations")
     op.drop_index(op.f("ix_citations_document_id"), table_name="citations")
     op.drop_table("citations")
-    op.drop_index("ix_chunks_words", table_name="chunks", postgresql_using="gin")
+    op.drop_index("ix_chunks_text_hash", table_name="chunks")
     op.drop_index(op.f("ix_chunks_tenant_id"), table_name="chunks")
     op.drop_index(op.f("ix_chunks_document_id"), table_name="chunks")
     op.drop_table("chunks")
@@ -488,6 +489,7 @@ def downgrade() -> None:
     op.drop_table("users")
     op.drop_index(op.f("ix_sources_tenant_id"), table_name="sources")
     op.drop_table("sources")
+    op.drop_index(op.f("ix_jobs_version_id"), table_name="jobs")
     op.drop_index(op.f("ix_jobs_tenant_id"), table_name="jobs")
     op.drop_index("ix_jobs_tenant_created", table_name="jobs")
     op.drop_index("ix_jobs_state", table_name="jobs")

@@ -120,18 +120,16 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     def on_database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
         if not is_outage(error):
-            return on_unknown_error(request, error)
+            raise error
         away = TemporarilyUnavailable("PostgreSQL does not answer.", code="database_unavailable")
         return on_known_error(request, away)
 
-    @app.exception_handler(Exception)
-    def on_unknown_error(request: Request, error: Exception) -> JSONResponse:
-        log.error("request.failed", path=request.url.path, exc_info=error)
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-        detail = "Something went wrong that nobody foresaw. The log has it under this request's id."
-        return JSONResponse(
-            _document(status, "internal_error", detail, request.url.path), status, media_type=MEDIA_TYPE
-        )
+
+def unforeseen(path: str) -> JSONResponse:
+    """The answer to a request that failed in a way that nobody foresaw."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "Something went wrong that nobody foresaw. The log has it under this request's id."
+    return JSONResponse(_document(status, "internal_error", detail, path), status, media_type=MEDIA_TYPE)
 
 
 def _document(status: HTTPStatus, code: str, detail: str, instance: str, **facts: Any) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.api.errors import unforeseen
 from sluice.errors import TooLarge
 from sluice.telemetry import accepted_request_id, bind, forget, logger
 
@@ -58,6 +60,14 @@ class Observed:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            log.info("request.client_gone", path=scope["path"])
+        except Exception:
+            log.exception("request.failed", path=scope["path"])
+            if status != _CLIENT_GONE:
+                # The response had begun; closing the connection is all that is left to say.
+                raise
+            await unforeseen(scope["path"])(scope, receive, send_with_id)
         finally:
             self._record(scope, status, time.perf_counter() - started)
             forget()
@@ -109,8 +119,8 @@ class LimitedBody:
 def too_large(limit: int, actual: int) -> TooLarge:
     """The error for a body of `actual` bytes where `limit` are accepted."""
     return TooLarge(
-        f"The upload has {actual:,} bytes; this installation accepts {limit:,}. Split the document, or ask an "
-        "administrator to raise SLUICE_INGEST_MAX_UPLOAD_BYTES.",
+        f"The request has {actual:,} bytes or more; files of up to {limit:,} are accepted here. Split the document, "
+        "or ask an administrator to raise SLUICE_INGEST_MAX_UPLOAD_BYTES.",
         limit=limit,
         actual=actual,
     )

@@ -26,6 +26,8 @@ PERMISSIONS: Final[dict[str, Role | None]] = {
     "listJobs": Role.VIEWER,
     "getJob": Role.VIEWER,
     "watchJob": Role.VIEWER,
+    "cancelJob": Role.TENANT_ADMIN,
+    "retryJob": Role.TENANT_ADMIN,
     "search": Role.VIEWER,
     "chat": Role.VIEWER,
     "cancelMessage": Role.VIEWER,

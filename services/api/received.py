@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from services.api.auth import CallerDep
 from services.api.dependencies import ResourcesDep
 from services.api.middleware import too_large
+from services.api.text import storable
 from sluice.documents.media_types import safe_name, sniff
 from sluice.errors import Invalid
 
@@ -111,10 +112,17 @@ def check_not_empty(size: int) -> None:
 
 def checked_tags(tags: list[str]) -> tuple[str, ...]:
     """The tags, each once, trimmed; `Invalid` when there are too many or one is too long."""
-    trimmed = tuple(dict.fromkeys(tag.strip() for tag in tags))
+    trimmed = tuple(dict.fromkeys(_storable(tag.strip(), "invalid_tags") for tag in tags))
     if len(trimmed) > _MOST_TAGS or any(len(tag) > _LONGEST_TAG for tag in trimmed):
         raise Invalid(f"At most {_MOST_TAGS} tags of at most {_LONGEST_TAG} characters.", code="invalid_tags")
     return trimmed
+
+
+def _storable(text: str, code: str) -> str:
+    try:
+        return storable(text)
+    except ValueError as error:
+        raise Invalid(f"{text!r} {error}.", code=code) from None
 
 
 def _source_id(form: FormData) -> UUID:
@@ -125,7 +133,7 @@ def _source_id(form: FormData) -> UUID:
 
 
 def _external_id(form: FormData) -> str | None:
-    given = str(form.get("external_id") or "").strip()
+    given = _storable(str(form.get("external_id") or "").strip(), "invalid_external_id")
     if len(given) > _LONGEST_EXTERNAL_ID:
         raise Invalid(f"`external_id` has more than {_LONGEST_EXTERNAL_ID} characters.", code="invalid_external_id")
     return given or None

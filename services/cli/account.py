@@ -59,7 +59,10 @@ def embedded() -> EmbeddedPlatform | None:
     except OSError:
         return None
     variables = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    url = f"http://{variables['SLUICE_API_HOST']}:{variables['SLUICE_API_PORT']}"
+    host, port = variables.get("SLUICE_API_HOST"), variables.get("SLUICE_API_PORT")
+    if host is None or port is None:
+        return None
+    url = f"http://{host}:{port}"
     return EmbeddedPlatform(url, "admin@sluice.local", secret)
 
 

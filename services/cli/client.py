@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from services.cli.exit_codes import CommandError, Exit, exit_for
 _PIECE: Final = 256 * 1024
 _SERVER_SILENT: Final = 120.0
 _PAGE: Final = 100
+# A server that restarts is waited for; the job goes on without it.
+_OUTAGE: Final = 60.0
 
 
 class Client:
@@ -84,6 +87,22 @@ class Client:
                 # The heartbeat of a quiet stream is a comment, which arrives here as an event without data.
                 if event.data:
                     yield event.event, json.loads(event.data)
+
+    def watch_job(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A job's events until it has ended, whatever happens to the connection meanwhile."""
+        silent_since = time.monotonic()
+        name = ""
+        while name != "job.end":
+            try:
+                for name, data in self.events("GET", f"/api/jobs/{job_id}/events"):
+                    silent_since = time.monotonic()
+                    yield name, data
+            except CommandError as error:
+                lasting = time.monotonic() - silent_since > _OUTAGE
+                if lasting or error.status not in (Exit.UNREACHABLE, Exit.TIMED_OUT, Exit.SERVER_ERROR):
+                    raise
+            if name != "job.end":
+                time.sleep(1)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

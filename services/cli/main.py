@@ -15,7 +15,7 @@ from services.cli import account, answers
 from services.cli.client import Client
 from services.cli.commands import docs, jobs, sources
 from services.cli.exit_codes import CommandError, Exit
-from services.cli.output import say, show_json, show_json_line, show_table
+from services.cli.output import say, show_json, show_table
 from services.cli.uploads import files_in, upload_all
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=True, pretty_exceptions_enable=False)
@@ -132,12 +132,9 @@ def ask(
     with Client(account.load()) as client:
         wanted = [client.source_named(name, create=False) for name in source]
         events = answers.ask(client, question, wanted)
-        if as_json:
-            for name, data in events:
-                show_json_line({"event": name, **data})
-            return
-        if answers.print_answer(events).finish_reason == "no_context":
-            raise CommandError("No answer.", Exit.FAILED)
+        answer = answers.print_events(events) if as_json else answers.print_answer(events)
+    if answer.finish_reason == "no_context":
+        raise CommandError("No answer.", Exit.FAILED)
 
 
 def main() -> NoReturn:

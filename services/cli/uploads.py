@@ -117,7 +117,7 @@ def _upload(client: Client, file: Path, source_id: str, tags: list[str], *, bar:
 def _watch(client: Client, known: Outcome, bar: _Bar) -> Outcome:
     seen: dict[str, Any] = {"state": known.state, "error": None}
     try:
-        for _, seen in client.events("GET", f"/api/jobs/{known.job_id}/events"):
+        for _, seen in client.watch_job(str(known.job_id)):
             bar.show(seen["step"] or seen["state"], seen["done"], seen["total"])
     except CommandError as error:
         bar.end(f"unknown: {error}")

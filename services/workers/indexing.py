@@ -18,6 +18,7 @@ from services.workers.resources import Resources
 from sluice.db.session import tenant_session
 from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion
 from sluice.documents.repository import chunks_between
+from sluice.errors import TemporarilyUnavailable
 from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim
 from sluice.retrieval import lexical
@@ -85,6 +86,8 @@ def _embed(it: Resources, claim: Claim, collection: DenseCollection, chunks: lis
     if not missing:
         return vectors
     embedded = it.embedder.embed([text_of[text_hash] for text_hash in missing], input_type="document")
+    if embedded.model_version != collection.model_version:
+        raise TemporarilyUnavailable("EMB has just changed its model.", code="embedder_unavailable")
     fresh = dict(zip(missing, embedded.vectors, strict=True))
     with tenant_session(it.sessions, claim.tenant_id) as session:
         claims.prove(session, claim)

@@ -27,6 +27,7 @@ from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim
 from sluice.jobs.models import JobStep
 from sluice.jobs.outbox import promise
+from sluice.object_store import ObjectNotFound
 from sluice.telemetry import logger
 
 PART: Final = 256
@@ -40,7 +41,12 @@ def ingest(it: Resources, claim: Claim, lease: Lease) -> None:
     if "extracted" not in claim.checkpoint:
         extraction.extract(it, claim, lease, version)
     if "chunks" not in claim.checkpoint:
-        extraction.cut_into_chunks(it, claim, lease, version)
+        try:
+            extraction.cut_into_chunks(it, claim, lease, version)
+        except ObjectNotFound:
+            log.warning("extract.lost", document_id=str(version.document_id))
+            extraction.extract(it, claim, lease, version)
+            extraction.cut_into_chunks(it, claim, lease, version)
     chunks = claim.checkpoint["chunks"]
     if chunks > PART:
         _hand_out(it, claim, version, chunks)

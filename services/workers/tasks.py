@@ -15,7 +15,7 @@ from services.workers.ingest import STEPS
 from services.workers.lease import Lease
 from services.workers.resources import Resources, resources
 from sluice.db.session import is_outage, tenant_session
-from sluice.errors import DocumentUnreadable, SluiceError, TemporarilyUnavailable
+from sluice.errors import DocumentUnreadable, Invalid, NotFound, SluiceError, TemporarilyUnavailable
 from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim, OwnershipLost
 from sluice.telemetry import bind, logger
@@ -74,7 +74,7 @@ def _run(it: Resources, claim: Claim) -> str:  # noqa: PLR0911 - a table of what
         return "ownership_lost"
     except Canceled:
         return _record(it, claim, "canceled")
-    except DocumentUnreadable as error:
+    except (DocumentUnreadable, Invalid, NotFound) as error:
         log.info("document.unreadable", code=error.code, detail=error.detail)
         return _record(it, claim, "failed", error)
     except TemporarilyUnavailable as error:
@@ -110,16 +110,25 @@ def _record(it: Resources, claim: Claim, outcome: str, error: SluiceError | None
                 claims.retry_later(session, claim, error, it.jobs, blameless=outcome == "postponed")
 
     try:
+        if outcome in ("canceled", "failed"):
+            _patiently(lambda: _prove(it, claim))
+            _forget_points(it, claim)
         _patiently(write)
     except OwnershipLost:
         return "ownership_lost"
-    if outcome in ("canceled", "failed") and claim.document_id is not None:
-        _forget_points(it, claim)
     return outcome
 
 
+def _prove(it: Resources, claim: Claim) -> None:
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        claims.prove(session, claim)
+
+
 def _forget_points(it: Resources, claim: Claim) -> None:
-    """Free what the step had put into the index. Search never showed it, so a fault here costs only space."""
+    """Free what the version has in the index. Search never showed it, so a fault here costs only space.
+
+    While the step is still ours: a later attempt must not lose what it puts there.
+    """
     if claim.version_id is None:
         return
     try:

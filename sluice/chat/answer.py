@@ -261,6 +261,7 @@ def shown(number: int, passage: Passage) -> events.FoundPassage:
         mime=passage.mime,
         page=passage.page,
         boxes=passage.boxes(),
+        last_page=passage.last_page,
         heading_path=passage.heading_path,
         lang=passage.lang,
         text=passage.text,

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from sluice.chat.citations import Cited
 from sluice.chat.models import Citation, Conversation, Message
+from sluice.documents.models import Document
 from sluice.errors import NotFound
 
 _TITLE = 80
@@ -71,7 +72,9 @@ def citations(session: Session, message_ids: Sequence[UUID]) -> Sequence[Citatio
 
 
 def cite(session: Session, message_id: UUID, cited: Sequence[Cited]) -> None:
-    """Keep what the answer cites."""
+    """Keep what the answer cites, but for documents that were erased while it was written."""
+    wanted = {citation.passage.document_id for citation in cited}
+    kept = set(session.scalars(select(Document.id).where(Document.id.in_(wanted), Document.erased_at.is_(None))))
     session.add_all(
         Citation(
             message_id=message_id,
@@ -85,4 +88,5 @@ def cite(session: Session, message_id: UUID, cited: Sequence[Cited]) -> None:
             quote=citation.quote,
         )
         for ordinal, citation in enumerate(cited)
+        if citation.passage.document_id in kept
     )

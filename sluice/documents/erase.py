@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 from sluice.db.session import Sessions, tenant_session
 from sluice.documents.models import Chunk, Document, DocumentVersion
 from sluice.documents.repository import DocumentNotFound, delete_chunks
+from sluice.errors import Conflict, TemporarilyUnavailable
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job, JobStep
 from sluice.jobs.state import LIVE, JobState
@@ -33,10 +35,14 @@ class Left:
 
 
 def erase(sessions: Sessions, store: ObjectStore, index: VectorIndex, tenant_id: UUID, document_id: UUID) -> Left:
-    """Remove the document everywhere; what each store says afterwards. Run again, it goes on after a fault."""
+    """Remove the document everywhere; what each store says afterwards: zeros.
+
+    Run again, it goes on after a fault. Raises `TemporarilyUnavailable` while it cannot be finished.
+    """
     with tenant_session(sessions, tenant_id) as session:
         _hide(session, document_id)
-    _wait_until_idle(sessions, tenant_id, document_id)
+    if not _becomes_idle(sessions, tenant_id, document_id):
+        raise _pending("a worker is still busy with it")
     index.delete_document(tenant_id, document_id)
     prefix = document_prefix(tenant_id, document_id)
     for key in store.keys(prefix):
@@ -46,23 +52,37 @@ def erase(sessions: Sessions, store: ObjectStore, index: VectorIndex, tenant_id:
     with tenant_session(sessions, tenant_id) as session:
         rows = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.document_id == document_id)) or 0
         rows += session.scalar(select(func.count()).select_from(Document).where(Document.id == document_id)) or 0
-    return Left(rows=rows, points=index.count_document(tenant_id, document_id), objects=len(store.keys(prefix)))
+    left = Left(rows=rows, points=index.count_document(tenant_id, document_id), objects=len(store.keys(prefix)))
+    if left != Left(0, 0, 0):
+        raise _pending(f"of it are left {left.rows} rows, {left.points} points and {left.objects} objects")
+    return left
+
+
+def _pending(why: str) -> TemporarilyUnavailable:
+    return TemporarilyUnavailable(
+        f"Nobody sees the document any more, but {why}: ask again in a minute to have the rest erased.",
+        code="erase_pending",
+        retry_after=60.0,
+    )
 
 
 def _hide(session: Session, document_id: UUID) -> None:
+    # Jobs before the document, the order in which a worker's last transaction locks them.
+    for job in session.scalars(select(Job).where(Job.document_id == document_id, Job.state.in_(LIVE))).all():
+        with suppress(Conflict):
+            jobs.cancel(session, job.id)
     document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
     if document is None:
         raise DocumentNotFound(f"There is no document {document_id}.")
     document.erased_at = document.erased_at or func.now()
-    for job in session.scalars(select(Job).where(Job.document_id == document_id, Job.state.in_(LIVE))).all():
-        jobs.cancel(session, job.id)
     versions = session.scalars(select(DocumentVersion).where(DocumentVersion.document_id == document_id)).all()
     for version in versions:
         # So that the same bytes can be uploaded again at once, even if erasing takes several tries.
         version.superseded_at = version.superseded_at or func.now()
 
 
-def _wait_until_idle(sessions: Sessions, tenant_id: UUID, document_id: UUID) -> None:
+def _becomes_idle(sessions: Sessions, tenant_id: UUID, document_id: UUID) -> bool:
+    """Whether no worker has a step of the document, now or a little later."""
     running = exists().where(
         JobStep.job_id == Job.id, Job.document_id == document_id, JobStep.state == JobState.RUNNING
     )
@@ -70,8 +90,9 @@ def _wait_until_idle(sessions: Sessions, tenant_id: UUID, document_id: UUID) -> 
     while time.monotonic() < deadline:
         with tenant_session(sessions, tenant_id) as session:
             if not session.scalar(select(running)):
-                return
+                return True
         time.sleep(0.2)
+    return False
 
 
 def _delete_rows(session: Session, document_id: UUID) -> None:

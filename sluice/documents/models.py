@@ -101,6 +101,7 @@ class Chunk(TenantOwned, Base):
     heading_path: Mapped[list[str]] = mapped_column(ARRAY(String), default=list, server_default="{}")
     # [[start, end, page, x0, y0, x1, y1], ...]: characters of `text`, and their box in PDF points, origin bottom left.
     spans: Mapped[list[list[float]]] = mapped_column(JSONB, default=list, server_default="[]")
+    # Without an index of its own: PostgreSQL may not use one under row-level security, because `@@` is not leakproof.
     words: Mapped[Any] = mapped_column(
         TSVECTOR,
         Computed(
@@ -113,7 +114,6 @@ class Chunk(TenantOwned, Base):
 
     __table_args__ = (
         UniqueConstraint("version_id", "ordinal"),
-        Index("ix_chunks_words", "words", postgresql_using="gin"),
         Index("ix_chunks_text_hash", "tenant_id", "text_hash"),
     )
 

@@ -159,8 +159,15 @@ def _views(session: Session, documents: Sequence[Document]) -> list[DocumentView
         select(DocumentVersion)
         .where(DocumentVersion.document_id.in_(ids))
         .distinct(DocumentVersion.document_id)
-        .order_by(DocumentVersion.document_id, DocumentVersion.number.desc())
+        # A version that was withdrawn or replaced is what the document was, not what it is.
+        .order_by(
+            DocumentVersion.document_id, DocumentVersion.superseded_at.is_not(None), DocumentVersion.number.desc()
+        )
     )
     version_of = {version.document_id: version for version in newest}
-    job_of = jobs.latest_of(session, ids)
-    return [DocumentView(document, version_of[document.id], job_of.get(document.id)) for document in documents]
+    job_of = jobs.latest_of(session, [version.id for version in version_of.values()])
+    versions = [version_of[document.id] for document in documents]
+    return [
+        DocumentView(document, version, job_of.get(version.id))
+        for document, version in zip(documents, versions, strict=True)
+    ]

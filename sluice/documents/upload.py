@@ -5,6 +5,7 @@ The same bytes live once in a source. Whoever loses a race for them gets the win
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import IO, Final
@@ -21,12 +22,14 @@ from sluice.errors import Conflict, Invalid, NotFound
 from sluice.ids import new_id
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job, JobStep
-from sluice.jobs.state import JobState
+from sluice.jobs.state import LIVE, JobState
 from sluice.object_store import PRESIGNED_SECONDS, ObjectNotFound, ObjectStore, original_key
 from sluice.settings import JobSettings
 
 INGEST_QUEUE: Final = "sluice.v1.ingest"
 INGEST_JOB: Final = "ingest"
+# Each lost race has a winner, so that even twenty uploads of one name come to an end.
+_TRIES: Final = 25
 
 
 class UploadNotFound(NotFound):
@@ -70,12 +73,20 @@ class Intake:
 
     def accept(self, incoming: Incoming, body: IO[bytes]) -> Accepted:
         """Store the bytes and queue their reading, or return the document that has them already."""
-        if known := self._known(incoming):
-            return known
-        version_id, document_id = new_id(), self._document_for(incoming)
-        key = original_key(self._tenant_id, document_id, version_id, incoming.content_hash)
-        self._store.put(key, body, incoming.mime)
-        return self._register_or_yield(incoming, document_id, version_id, key)
+        for _ in range(_TRIES):
+            if known := self._known(incoming):
+                return known
+            document_id, version_id = self._document_for(incoming), new_id()
+            key = original_key(self._tenant_id, document_id, version_id, incoming.content_hash)
+            body.seek(0)
+            self._store.put(key, body, incoming.mime)
+            try:
+                with tenant_session(self._sessions, self._tenant_id) as session:
+                    return self._register(session, incoming, document_id, version_id, key)
+            except IntegrityError:
+                # Another upload was faster, with the same bytes or with the same name: look again.
+                self._store.delete(key)
+        raise Conflict("Others upload to this document all the time: try again in a moment.", code="upload_contended")
 
     def promise(self, source_id: UUID, upload: Upload) -> tuple[Upload, str]:
         """Let a client put bytes straight into the object store: the promise, and the URL for five minutes."""
@@ -130,30 +141,21 @@ class Intake:
         with tenant_session(self._sessions, self._tenant_id) as session:
             repository.get_source(session, incoming.source_id)
             version = _version_with(session, incoming)
-            return self._join(session, version) if version else None
+            if version is None or not _made_newest(session, version):
+                return None
+            return self._join(session, version)
 
     def _document_for(self, incoming: Incoming) -> UUID:
         with tenant_session(self._sessions, self._tenant_id) as session:
             document = _document_named(session, incoming)
             return document.id if document else new_id()
 
-    def _register_or_yield(self, incoming: Incoming, document_id: UUID, version_id: UUID, key: str) -> Accepted:
-        try:
-            with tenant_session(self._sessions, self._tenant_id) as session:
-                return self._register(session, incoming, document_id, version_id, key)
-        except IntegrityError:
-            # Another upload was faster, with the same bytes or with the same name.
-            if known := self._known(incoming):
-                self._store.delete(key)
-                return known
-        document_id = self._document_for(incoming)
-        with tenant_session(self._sessions, self._tenant_id) as session:
-            return self._register(session, incoming, document_id, version_id, key)
-
     def _register(
         self, session: Session, incoming: Incoming, document_id: UUID, version_id: UUID, key: str
     ) -> Accepted:
-        document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
+        document = session.scalars(
+            select(Document).where(Document.id == document_id, Document.erased_at.is_(None)).with_for_update()
+        ).one_or_none()
         if document is None:
             document = Document(id=document_id, source_id=incoming.source_id, external_id=_external_id(incoming))
             session.add(document)
@@ -183,11 +185,13 @@ class Intake:
         return Accepted(document_id, version_id, job.id, JobState.QUEUED, duplicate=False)
 
     def _join(self, session: Session, version: DocumentVersion) -> Accepted:
-        job = session.scalars(select(Job).where(Job.version_id == version.id).order_by(Job.id.desc()).limit(1)).one()
+        job = jobs.latest_of(session, [version.id])[version.id]
         if job.state in (JobState.FAILED, JobState.CANCELED):
-            # Whoever uploads a failed document again wants it tried again.
-            job = jobs.retry(session, job.id, self._settings)
-            return Accepted(version.document_id, version.id, job.id, job.state, duplicate=False)
+            # Whoever uploads a failed document again wants it tried again; of several, the first one says so.
+            with suppress(Conflict):
+                job = jobs.retry(session, job.id, self._settings)
+                return Accepted(version.document_id, version.id, job.id, job.state, duplicate=False)
+            job = jobs.get(session, job.id)
         return Accepted(version.document_id, version.id, job.id, job.state, duplicate=True)
 
 
@@ -201,11 +205,37 @@ def first_step(version: DocumentVersion, step: str, queue: str, settings: JobSet
         idempotency_key=jobs.idempotency_key(
             source_id=version.source_id,
             content_hash=version.content_hash,
-            version=version.number,
+            version_id=version.id,
             step=step,
             part=part,
         ),
     )
+
+
+def _made_newest(session: Session, version: DocumentVersion) -> bool:
+    """Withdraw what was uploaded after this version and is not shown yet; whether the version is then the newest.
+
+    Uploading older content again means: this is what the document shall be.
+    """
+    newer = session.scalars(
+        select(DocumentVersion).where(
+            DocumentVersion.document_id == version.document_id,
+            DocumentVersion.number > version.number,
+            DocumentVersion.superseded_at.is_(None),
+        )
+    ).all()
+    if not newer:
+        return True
+    for job in jobs.latest_of(session, [each.id for each in newer]).values():
+        if job.state in LIVE:
+            # It may end in this moment; the version itself then tells.
+            with suppress(Conflict):
+                jobs.cancel(session, job.id)
+    for each in newer:
+        each.superseded_at = each.superseded_at or func.now()
+    session.execute(select(Document.id).where(Document.id == version.document_id).with_for_update())
+    session.refresh(version)
+    return version.superseded_at is None
 
 
 def _external_id(incoming: Incoming) -> str:

@@ -146,9 +146,11 @@ def progress(session: Session, claim: Claim, stage: str, done: int, total: int |
 
 
 def count_done(session: Session, claim: Claim, done: int) -> None:
-    """Say how far this step has come; the job's own count is the sum over its steps, whichever were run twice."""
+    """Say how far this step has come; the job's own count is the sum over its parts, whichever were run twice."""
     checkpoint(session, claim, done=done)
-    of_all = select(func.sum(JobStep.checkpoint["done"].as_integer())).where(JobStep.job_id == claim.job_id)
+    of_all = select(func.sum(JobStep.checkpoint["done"].as_integer())).where(
+        JobStep.job_id == claim.job_id, JobStep.step == claim.step
+    )
     _change_job(session, claim, done=of_all.scalar_subquery())
 
 
@@ -195,6 +197,7 @@ def retry_later(
     `blameless`: a part of the platform was away. That costs the document none of its attempts, however long it lasts.
     """
     _write(session, claim)
+    _hold_job(session, claim)
     if cancel_requested(session, claim):
         stop_canceled(session, claim)
         return None
@@ -239,8 +242,7 @@ def stop_canceled(session: Session, claim: Claim) -> None:
     """End the step because somebody asked for it."""
     _write(session, claim, state=JobState.CANCELED, lease_until=None)
     _end_attempt(session, claim, "canceled")
-    # Locked first, so that of two parts that stop together the second sees the first.
-    session.execute(select(Job.id).where(Job.id == claim.job_id).with_for_update())
+    _hold_job(session, claim)
     if not session.scalar(select(exists().where(JobStep.job_id == claim.job_id, JobStep.state == JobState.RUNNING))):
         _end_job(session, claim, JobState.CANCELED)
 
@@ -271,9 +273,14 @@ def _write(session: Session, claim: Claim, **values: Any) -> None:
 
 def _require_wanted(session: Session, claim: Claim) -> None:
     """Raise `Canceled` when the job was asked to stop or has ended; holds the job until the transaction ends."""
-    session.execute(select(Job.id).where(Job.id == claim.job_id).with_for_update())
+    _hold_job(session, claim)
     if cancel_requested(session, claim):
         raise Canceled
+
+
+def _hold_job(session: Session, claim: Claim) -> None:
+    """Lock the job, so that of two parts that end together the second sees the first."""
+    session.execute(select(Job.id).where(Job.id == claim.job_id).with_for_update())
 
 
 def _end_attempt(session: Session, claim: Claim, outcome: str, error: SluiceError | None = None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
-from sqlalchemy import Exists, and_, exists, func, select, text, update
+from sqlalchemy import ColumnElement, Exists, Select, and_, exists, func, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from sluice.jobs import outbox
@@ -23,14 +24,23 @@ def due_messages(session: Session, queue: str, settings: JobSettings) -> Sequenc
     The queue stays shallow (about four messages a worker), so that a tenant with 500 documents cannot put them all in
     front of another tenant's single one.
     """
-    room = settings.in_flight - _in_flight(session, queue, settings)
+    room = settings.in_flight - _in_flight(session, queue)
     if room <= 0:
         return []
-    turn = func.row_number().over(
+    waiting = func.row_number().over(
         partition_by=OutboxMessage.tenant_id, order_by=(OutboxMessage.available_at, OutboxMessage.id)
     )
+    # What a tenant has in the queue counts as turns it has had, or the oldest backlog would take every free place.
+    already = (
+        select(JobStep.tenant_id, func.count().label("number"))
+        .where(*_dispatched(queue))
+        .group_by(JobStep.tenant_id)
+        .subquery()
+    )
+    turn = waiting + func.coalesce(already.c.number, 0)
     ranked = (
         select(OutboxMessage.id, turn.label("turn"))
+        .outerjoin(already, already.c.tenant_id == OutboxMessage.tenant_id)
         .where(
             OutboxMessage.queue == queue,
             OutboxMessage.published_at.is_(None),
@@ -78,6 +88,8 @@ def requeue_expired(session: Session) -> int:
         .with_for_update(skip_locked=True)
     ).all()
     for step in expired:
+        # All steps before the job, the order in which everybody else locks them.
+        session.scalars(_steps_of(step.job_id).with_for_update()).all()
         job = session.get_one(Job, step.job_id, with_for_update=True, populate_existing=True)
         session.execute(
             update(JobAttempt)
@@ -162,17 +174,14 @@ def _end(session: Session, job: Job, step: JobStep, state: JobState) -> None:
     )
 
 
-def _in_flight(session: Session, queue: str, settings: JobSettings) -> int:
-    recently = func.now() - timedelta(seconds=settings.dispatch_timeout_seconds)
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(JobStep)
-            .where(
-                JobStep.queue == queue,
-                JobStep.state.in_(LIVE),
-                JobStep.dispatched_at > recently,
-            )
-        )
-        or 0
-    )
+def _steps_of(job_id: UUID) -> Select[UUID]:
+    return select(JobStep.id).where(JobStep.job_id == job_id).order_by(JobStep.id)
+
+
+def _in_flight(session: Session, queue: str) -> int:
+    return session.scalar(select(func.count()).select_from(JobStep).where(*_dispatched(queue))) or 0
+
+
+def _dispatched(queue: str) -> tuple[ColumnElement[bool], ...]:
+    """Steps whose message is with the broker or with a worker; the sweeper forgets messages that were lost."""
+    return JobStep.queue == queue, JobStep.state.in_(LIVE), JobStep.dispatched_at.is_not(None)

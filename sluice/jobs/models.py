@@ -23,7 +23,7 @@ class Job(Identified, TenantOwned, Timestamped, Base):
     kind: Mapped[str] = mapped_column(String(40))
     # What the work is about. No foreign keys: the job engine knows nothing of documents.
     document_id: Mapped[UUID | None] = mapped_column(index=True)
-    version_id: Mapped[UUID | None]
+    version_id: Mapped[UUID | None] = mapped_column(index=True)
 
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED, server_default="queued")
     # Counts every visible change; the id of a progress event.

@@ -27,12 +27,13 @@ class JobNotFound(NotFound):
     code = "job_not_found"
 
 
-def idempotency_key(*, source_id: UUID, content_hash: str, version: int, step: str, part: int) -> bytes:
+def idempotency_key(*, source_id: UUID, content_hash: str, version_id: UUID, step: str, part: int) -> bytes:
     """What makes a step the same step.
 
-    The version of the document is part of it: content that comes back after another version is new work.
+    The version of the document is part of it: content that comes back after another version, or under another name,
+    is new work.
     """
-    parts = (source_id, content_hash, version, step, part, PIPELINE_VERSION)
+    parts = (source_id, content_hash, version_id, step, part, PIPELINE_VERSION)
     return hashlib.sha256("|".join(map(str, parts)).encode()).digest()
 
 
@@ -61,15 +62,15 @@ def steps_of(session: Session, job_id: UUID) -> Sequence[JobStep]:
     return session.scalars(select(JobStep).where(JobStep.job_id == job_id).order_by(JobStep.id)).all()
 
 
-def latest_of(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Job]:
-    """The newest job of each of these documents."""
+def latest_of(session: Session, version_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """The newest job of each of these versions."""
     jobs = session.scalars(
         select(Job)
-        .where(Job.document_id.in_(document_ids))
-        .distinct(Job.document_id)
-        .order_by(Job.document_id, Job.created_at.desc(), Job.id.desc())
+        .where(Job.version_id.in_(version_ids))
+        .distinct(Job.version_id)
+        .order_by(Job.version_id, Job.created_at.desc(), Job.id.desc())
     )
-    return {job.document_id: job for job in jobs if job.document_id}
+    return {job.version_id: job for job in jobs if job.version_id}
 
 
 def page(

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
-from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion, Source
+from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion
 from sluice.retrieval import lexical
 from sluice.vector_index import PassageFilter
 
@@ -27,7 +27,6 @@ class Passage:
     document_id: UUID
     document_name: str
     source_id: UUID
-    source_name: str
     version_id: UUID
     version: int
     mime: str
@@ -83,10 +82,9 @@ def vectors(session: Session, passages: Sequence[Passage], model_version: str) -
 
 def _visible(*more: Any) -> Select[Any]:
     return (
-        select(Chunk, Document, DocumentVersion, Source.name.label("source_name"), *more)
+        select(Chunk, Document, DocumentVersion, *more)
         .join(Document, Document.id == Chunk.document_id)
         .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
-        .join(Source, Source.id == Document.source_id)
         .where(Document.active_version_id == Chunk.version_id, Document.erased_at.is_(None))
     )
 
@@ -110,7 +108,6 @@ def _passage(row: Row[Any], score: float = 0.0, leg: str | None = None) -> Passa
         document_id=chunk.document_id,
         document_name=row.Document.name,
         source_id=row.Document.source_id,
-        source_name=row.source_name,
         version_id=chunk.version_id,
         version=row.DocumentVersion.number,
         mime=row.DocumentVersion.mime,

@@ -63,7 +63,7 @@ class Found:
 
     passages: list[Passage]
     lang: str
-    # Parts that were away, so that the answer may be worse than usual: "dense", "vector_index".
+    # Legs that were away ("dense", "lexical"), or "vector_index" when neither could run: results may be worse.
     degraded: list[str] = field(default_factory=list)
     milliseconds: dict[str, float] = field(default_factory=dict)
 

@@ -37,6 +37,7 @@ class FoundPassage(Place):
     """A passage given to the model, by the number under which an answer cites it."""
 
     number: int
+    last_page: int | None
     heading_path: list[str]
     lang: str
     text: str

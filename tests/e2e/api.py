@@ -85,7 +85,9 @@ class Api:
 
     def upload(self, source_id: str, name: str, content: bytes, **fields: Any) -> httpx.Response:
         """The answer to an upload, whatever it is."""
-        return self.http.post("/api/documents", data={"source_id": source_id, **fields}, files={"file": (name, content)})
+        return self.http.post(
+            "/api/documents", data={"source_id": source_id, **fields}, files={"file": (name, content)}
+        )
 
     def accepted(self, source_id: str, name: str, content: bytes, **fields: Any) -> Json:
         """An upload that must be taken: its document and its job."""

@@ -17,8 +17,8 @@ from sqlalchemy import text
 
 from services.api.permissions import PERMISSIONS
 from sluice.identity.roles import Role
-from tests.conftest import PASSWORD, Join, Member, Stores
 from tests.e2e.api import Api, Json
+from tests.e2e.running import PASSWORD, Join, Member, Stores
 
 # A body that every operation with one accepts as far as its shape goes; extra members are ignored.
 BODY: Final = {
@@ -222,9 +222,7 @@ def answer_to(api: Api, token: str) -> httpx.Response:
     return api.http.get("/api/sources", headers={"Authorization": f"Bearer {token}"})
 
 
-def test_a_token_made_with_the_right_key_and_claims_is_accepted(
-    editor: Member, signing_key: Ed25519PrivateKey
-) -> None:
+def test_a_token_made_with_the_right_key_and_claims_is_accepted(editor: Member, signing_key: Ed25519PrivateKey) -> None:
     # Shows that the refusals below are not for another reason.
     token = jwt.encode(claims(editor), signing_key, "EdDSA", headers={"typ": "at+jwt"})
 
@@ -273,7 +271,7 @@ def test_a_forged_token_is_401_however_it_was_made(editor: Member, signing_key: 
     head, body, signature = editor.api.token.split(".")
     forged = {
         "of another key": jwt.encode(claims(editor), Ed25519PrivateKey.generate(), "EdDSA", headers=access),
-        "unsigned": jwt.encode(claims(editor), None, "none", headers=access),
+        "unsigned": jwt.encode(claims(editor), "", "none", headers=access),
         "signed with the public key as a secret": jwt.encode(claims(editor), public, "HS256", headers=access),
         "of another type": jwt.encode(claims(editor), signing_key, "EdDSA", headers={"typ": "JWT"}),
         "without a type": jwt.encode(claims(editor), signing_key, "EdDSA", headers={"typ": None}),
@@ -288,9 +286,7 @@ def test_a_forged_token_is_401_however_it_was_made(editor: Member, signing_key: 
     assert {answer.json()["code"] for answer in answers.values()} == {"token_invalid"}
 
 
-def test_a_token_for_a_tenant_that_does_not_exist_sees_nothing(
-    editor: Member, signing_key: Ed25519PrivateKey
-) -> None:
+def test_a_token_for_a_tenant_that_does_not_exist_sees_nothing(editor: Member, signing_key: Ed25519PrivateKey) -> None:
     token = jwt.encode(claims(editor, tid=str(UUID(int=0))), signing_key, "EdDSA", headers={"typ": "at+jwt"})
 
     assert answer_to(editor.api, token).json()["data"] == []

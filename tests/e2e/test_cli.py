@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from services.cli.exit_codes import Exit
-from tests.conftest import HOME, PASSWORD, Member
+from tests.e2e.running import HOME, PASSWORD, Member
 
 Run = subprocess.CompletedProcess[str]
 Sluice = Callable[..., Run]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select
@@ -11,16 +11,16 @@ from sluice.db.session import tenant_session
 from sluice.documents.models import CachedEmbedding, Chunk, DocumentVersion
 from sluice.jobs.models import Job
 from sluice.object_store import document_prefix
-from tests.conftest import Member, Stores
 from tests.e2e.api import Api
+from tests.e2e.running import Member, Stores
 
 
-def indexed(stores: Stores, member: Member, document_id: str) -> dict[str, set[object]]:
+def indexed(stores: Stores, member: Member, document_id: str) -> dict[str, set[UUID]]:
     """The chunks of a document that each collection holds, with those of PostgreSQL."""
     with tenant_session(stores.sessions, member.tenant_id) as session:
         rows = set(session.scalars(select(Chunk.id).where(Chunk.document_id == document_id)))
     return {"postgres": rows} | {
-        name: stores.index.chunk_ids(member.tenant_id, name, document_id) for name in stores.index.collections()
+        name: stores.index.chunk_ids(member.tenant_id, name, UUID(document_id)) for name in stores.index.collections()
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -17,8 +16,8 @@ from sqlalchemy import func, select, update
 from sluice.db.session import tenant_session
 from sluice.documents.models import Chunk, Upload
 from sluice.object_store import document_prefix
-from tests.conftest import Member, Stores
 from tests.e2e.api import Api
+from tests.e2e.running import Count, Member, Stores
 
 TEXT = b"The maintainer of this package answers every bug report within a week."
 
@@ -41,7 +40,7 @@ def test_the_same_bytes_twice_are_one_document_and_one_job(api: Api, source: str
 
 
 def test_the_same_bytes_in_another_source_are_another_document_but_are_not_embedded_again(
-    api: Api, source: str, embedded_texts: Callable[[], int]
+    api: Api, source: str, embedded_texts: Count
 ) -> None:
     content = unique_text()
     first = api.ingested(source, "shared.txt", content)
@@ -54,7 +53,7 @@ def test_the_same_bytes_in_another_source_are_another_document_but_are_not_embed
 
 
 def test_twenty_uploads_of_the_same_bytes_at_once_are_one_document_one_job_and_one_embed_run(
-    api: Api, source: str, editor: Member, stores: Stores, embedded_texts: Callable[[], int]
+    api: Api, source: str, editor: Member, stores: Stores, embedded_texts: Count
 ) -> None:
     content = unique_text("twenty uploads")
     before = embedded_texts()
@@ -78,9 +77,7 @@ def test_twenty_uploads_of_the_same_bytes_at_once_are_one_document_one_job_and_o
     assert len(stores.objects.keys(document_prefix(editor.tenant_id, document_id))) == 2
 
 
-def test_twenty_versions_of_one_name_at_once_are_one_document_and_the_newest_is_found(
-    api: Api, source: str
-) -> None:
+def test_twenty_versions_of_one_name_at_once_are_one_document_and_the_newest_is_found(api: Api, source: str) -> None:
     with ThreadPoolExecutor(20) as crowd:
         answers = list(crowd.map(lambda n: api.upload(source, "minutes.txt", unique_text(f"draft {n}")), range(20)))
 

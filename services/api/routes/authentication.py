@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from services.api.dependencies import ResourcesDep
+from services.api.text import CleanText
 from sluice.identity.roles import Role
 from sluice.identity.sign_in import sign_in
 
@@ -17,8 +18,8 @@ router = APIRouter(prefix="/api/auth", tags=["Sign-in"])
 class Credentials(BaseModel):
     """Who wants to sign in."""
 
-    email: str = Field(max_length=320, examples=["admin@sluice.local"])
-    password: str = Field(max_length=1024, examples=["correct horse battery staple"])
+    email: CleanText = Field(max_length=320, examples=["admin@sluice.local"])
+    password: CleanText = Field(max_length=1024, examples=["correct horse battery staple"])
 
 
 class AccessToken(BaseModel):

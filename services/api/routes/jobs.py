@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -27,6 +28,7 @@ from sluice.wire.events import Event, JobEnd, JobProgress
 router = APIRouter(prefix="/api/jobs", tags=["Jobs"])
 
 _LOOK_SECONDS: Final = 0.3
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 class JobError(BaseModel):
@@ -104,7 +106,8 @@ def list_jobs(
 def get(job_id: UUID, session: SessionDep, request: Request) -> Response:
     """One job with its steps. Poll it with `If-None-Match`, or watch its events."""
     job = repository.get(session, job_id)
-    return respond(request, JobView.of(job, list(repository.steps_of(session, job_id))))
+    view = JobView.of(job, list(repository.steps_of(session, job_id)))
+    return respond(request, view, volatile={"elapsed_seconds"})
 
 
 @router.get(
@@ -123,7 +126,7 @@ async def watch(
     last_event_id: Annotated[str | None, Header(description="The last event seen; later ones follow")] = None,
 ) -> EventSourceResponse:
     """Server-sent events: step, n of m, elapsed. `Last-Event-ID` continues a cut stream."""
-    seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    seen = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else 0
     first = await asyncio.to_thread(_read, it, who.tenant_id, job_id)
     return numbered_stream(_changes(it, who.tenant_id, first, seen), it.api.sse_heartbeat_seconds)
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from services.api.auth import CallerDep
 from services.api.dependencies import ResourcesDep
+from services.api.text import CleanText
 from sluice.chat.answer import shown
 from sluice.retrieval.search import Fusion, Question
 from sluice.vector_index import PassageFilter
@@ -17,16 +18,16 @@ from sluice.wire.events import FoundPassage
 
 router = APIRouter(prefix="/api", tags=["Search and chat"])
 
-QuestionText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+QuestionText = Annotated[CleanText, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 
 
 class Where(BaseModel):
     """What a search is narrowed to. Within one member any value will do; all members must agree."""
 
     source_ids: list[UUID] = Field([], max_length=100)
-    tags: list[str] = Field([], max_length=32)
-    langs: list[str] = Field([], max_length=32, examples=[["en", "ru"]])
-    mimes: list[str] = Field([], max_length=32, examples=[["application/pdf"]])
+    tags: list[CleanText] = Field([], max_length=32)
+    langs: list[CleanText] = Field([], max_length=32, examples=[["en", "ru"]])
+    mimes: list[CleanText] = Field([], max_length=32, examples=[["application/pdf"]])
 
     def to_filter(self) -> PassageFilter:
         """The filter for the index."""

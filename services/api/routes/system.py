@@ -66,7 +66,7 @@ def readiness(it: ResourcesDep) -> Health:
 
 @router.get("/metrics", operation_id="getMetrics", summary="Metrics", response_class=Response)
 def metrics() -> Response:
-    """Prometheus' text format. nginx does not pass it on."""
+    """Prometheus' text format, for your network only: a proxy in front should not pass it on."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

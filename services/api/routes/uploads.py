@@ -14,6 +14,7 @@ from services.api.dependencies import ResourcesDep
 from services.api.middleware import too_large
 from services.api.received import check_not_empty, checked_tags, measure
 from services.api.routes.documents import IntakeDep, JobAccepted, answer_upload
+from services.api.text import CleanText
 from sluice.documents.media_types import safe_name, sniff
 from sluice.documents.models import Upload
 from sluice.documents.upload import Incoming, Intake
@@ -27,13 +28,13 @@ class NewUpload(BaseModel):
     """What the client is going to put."""
 
     source_id: UUID
-    name: str = Field(min_length=1, max_length=1024, examples=["handbook.pdf"])
+    name: CleanText = Field(min_length=1, max_length=1024, examples=["handbook.pdf"])
     size: int = Field(ge=0, description="Bytes", examples=[1_048_576])
     content_hash: Annotated[str, StringConstraints(to_lower=True, pattern=r"^[0-9a-fA-F]{64}$")] = Field(
         description="SHA-256 of the bytes, hex"
     )
-    external_id: str | None = Field(None, max_length=512)
-    tags: list[str] = []
+    external_id: CleanText | None = Field(None, max_length=512)
+    tags: list[CleanText] = []
 
 
 class UploadPromise(BaseModel):

@@ -51,13 +51,34 @@ def watch(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
     """Watch a job until it ends. Exit status 1 unless it becomes ready."""
     last: dict[str, Any] = {}
     with Client(account.load()) as client:
-        for _, last in client.events("GET", f"/api/jobs/{job_id}/events"):
+        for _, last in client.watch_job(job_id):
             if as_json:
                 show_json_line(last)
             else:
                 show_table(_COLUMNS, [_row(job_id, last)])
     if last.get("state") != "ready":
         raise CommandError(f"The job is {last.get('state', 'unknown')}.", Exit.FAILED)
+
+
+@app.command()
+def cancel(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+    """Stop a job that waits or runs."""
+    _act(job_id, "cancel", as_json=as_json)
+
+
+@app.command()
+def retry(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+    """Try a failed or canceled job again."""
+    _act(job_id, "retry", as_json=as_json)
+
+
+def _act(job_id: str, action: str, *, as_json: bool) -> None:
+    with Client(account.load()) as client:
+        job = client.call("POST", f"/api/admin/jobs/{job_id}:{action}")
+    if as_json:
+        show_json(job)
+    else:
+        show_table(_COLUMNS, [_row(job_id, job)])
 
 
 def _row(job_id: str, job: dict[str, Any]) -> tuple[object, ...]:
