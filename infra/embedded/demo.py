@@ -30,7 +30,7 @@ _SOURCES: Final = {
 }
 _QUESTIONS: Final = (
     "What is a virtual package?",
-    "Что такое виртуальный пакет?",
+    "Что такое Debian GNU/Linux?",
 )
 
 
