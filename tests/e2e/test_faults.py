@@ -1,136 +1,29 @@
-"""Parts that stop, die and come back: questions are still answered, and no document is lost, doubled or half there."""
+"""Parts that stop, die and come back while documents are read: none is lost, doubled or half there."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Final
+from contextlib import ExitStack
 from uuid import UUID, uuid4
 
 import pytest
 from kombu.connection import Connection
-from sqlalchemy import select
 
 from infra.embedded.platform import Platform
 from sluice.broker import QUEUES
-from sluice.db.session import tenant_session
-from sluice.documents.models import Chunk
 from sluice.identity.roles import Role
-from tests.e2e.api import Api, Json
+from tests.e2e.api import Api
+from tests.e2e.faults import (
+    OUTAGE_SECONDS,
+    RECOVERY_SECONDS,
+    assert_whole,
+    away,
+    chronicle,
+    frozen,
+    in_the_middle_of_embedding,
+    spent_attempts,
+)
 from tests.e2e.running import SETTINGS, Join, Member, Stores, counted
-
-OUTAGE_SECONDS: Final = 10
-# Longer than any lease, sweep and back-off together, even on a busy machine.
-RECOVERY_SECONDS: Final = 150
-TOKENS_OF_A_FILE: Final = 6_000
-SENTENCE: Final = "In year {n} the harbour master {mark} counted {n} ships and wrote their names down."
-
-
-def chronicle(mark: str | None = None, tokens: int = TOKENS_OF_A_FILE) -> bytes:
-    """A text of some thirty chunks that nobody has embedded yet."""
-    mark = mark or uuid4().hex[:8]
-    return " ".join(SENTENCE.format(n=n, mark=mark) for n in range(tokens // 25)).encode()
-
-
-@contextmanager
-def away(platform: Platform, name: str) -> Iterator[None]:
-    """Without this part, which comes back whatever happens meanwhile."""
-    platform.stop(name)
-    try:
-        yield
-    finally:
-        platform.start(name)
-
-
-@contextmanager
-def frozen(platform: Platform, name: str) -> Iterator[None]:
-    """With this part standing still: what waits for it goes on waiting."""
-    pids = platform.pids(name)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
-def in_the_middle_of_embedding(platform: Platform, api: Api, job_id: str) -> Iterator[Json]:
-    """The job, some of whose chunks are in the index and some are not; it gets no further inside the block."""
-    api.wait_for(job_id, lambda job: job["step"] == "embed" and job["done"] > 0, RECOVERY_SECONDS)
-    with frozen(platform, "emb"):
-        job = api.job(job_id)
-        assert job["state"] == "running"
-        assert 0 < job["done"] < job["total"]
-        yield job
-
-
-def assert_whole(api: Api, member: Member, stores: Stores, job: Json, content: bytes) -> None:
-    """The job is ready, and its document is in every store exactly as a calm run leaves it."""
-    assert job["state"] == "ready", job
-    document = api.document(job["document_id"])
-    with tenant_session(stores.sessions, member.tenant_id) as session:
-        rows = session.execute(select(Chunk.id, Chunk.text).where(Chunk.document_id == document["id"])).all()
-    expected = {row.id for row in rows}
-    assert len(expected) == len(rows) == document["version"]["chunks"]
-    for name in stores.index.collections():
-        assert stores.index.chunk_ids(member.tenant_id, name, UUID(document["id"])) == expected, name
-        assert stores.index.count_document(member.tenant_id, UUID(document["id"])) == 2 * len(expected)
-
-    calm = api.ingested(api.new_source(), document["name"], content)
-    with tenant_session(stores.sessions, member.tenant_id) as session:
-        texts = session.scalars(select(Chunk.text).where(Chunk.document_id == calm["id"]).order_by(Chunk.ordinal))
-        assert sorted(row.text for row in rows) == sorted(texts)
-
-
-def spent_attempts(job: Json) -> int:
-    """How many of its steps' attempts were blamed on the document."""
-    most = 5
-    return sum(most - (step["max_attempts"] - step["attempt"]) - 1 for step in job["steps"])
-
-
-def test_without_the_vector_index_full_text_search_answers_and_says_so(
-    platform: Platform, api: Api, source: str
-) -> None:
-    api.ingested(source, "ships.txt", b"The harbour master counts the ships every evening.")
-    api.ingested(source, "корабли.txt", "Смотритель гавани считает корабли каждый вечер.".encode())
-    api.ingested(source, "onions.txt", b"Simmer the onions until they are golden.")
-
-    with away(platform, "qdrant"):
-        english = api.search(source, "Who is counting ships?")
-        russian = api.search(source, "Кто считал корабль?")
-        nothing = api.search(source, "zebra chromodynamics")
-        answer = api.ask(source, "Who is counting ships?")
-
-    assert english["degraded"] == russian["degraded"] == ["vector_index"]
-    assert [passage["document_name"] for passage in english["passages"]] == ["ships.txt"]
-    assert [passage["document_name"] for passage in russian["passages"]] == ["корабли.txt"]
-    assert english["passages"][0]["scores"].keys() == {"full_text"}
-    assert nothing["passages"] == []
-    assert answer.the("retrieval.result")["degraded"] == ["vector_index"]
-    assert "counts the ships" in answer.text
-    assert api.search(source, "Who is counting ships?")["degraded"] == []
-
-
-def test_without_the_vector_index_a_document_is_not_erased_half_but_when_it_is_asked_again(
-    platform: Platform, api: Api, source: str
-) -> None:
-    document = api.ingested(source, "ships.txt", b"The harbour master counts the ships every morning.")
-
-    with away(platform, "qdrant"):
-        refused = api.http.delete(f"/api/documents/{document['id']}")
-        found = api.search(source, "harbour ships")["passages"]
-
-    assert (refused.status_code, refused.json()["code"]) == (503, "vector_index_unavailable")
-    assert int(refused.headers["retry-after"]) > 0
-    assert found == []
-    receipt = api.http.delete(f"/api/documents/{document['id']}").json()
-    assert (receipt["rows"], receipt["points"], receipt["objects"]) == (0, 0, 0)
 
 
 def test_without_the_embedder_words_still_find_and_ingest_goes_on_when_it_is_back(
@@ -158,46 +51,56 @@ def test_without_the_embedder_words_still_find_and_ingest_goes_on_when_it_is_bac
     assert job["error"] is None
 
 
-def test_without_the_model_a_question_ends_in_an_error_and_is_kept(platform: Platform, api: Api, source: str) -> None:
-    api.ingested(source, "ships.txt", b"The harbour master counts the ships at noon.")
-
-    with away(platform, "llm"):
-        answer = api.ask(source, "Who counts the ships at noon?")
-
-    assert answer.names() == ["message.start", "retrieval.start", "retrieval.result", "error"]
-    problem = answer.the("error")
-    assert problem["status"] == 503
-    assert {"type", "title", "detail", "code", "request_id"} <= problem.keys()
-    question, reply = api.get(f"/api/conversations/{answer.the('message.start')['conversation_id']}")["messages"]
-    assert question["text"] == "Who counts the ships at noon?"
-    assert (reply["text"], reply["finish_reason"]) == ("", "error")
-    again = api.ask(
-        source, "Who counts the ships at noon?", conversation_id=answer.the("message.start")["conversation_id"]
-    )
-    assert "at noon" in again.text
-
-
-def test_without_redis_people_sign_in_and_get_answers(
-    platform: Platform, api: Api, source: str, join: Join, tenant_name: str
+def test_a_document_half_in_the_index_is_not_found_before_it_is_ready(
+    platform: Platform, api: Api, source: str, editor: Member, stores: Stores
 ) -> None:
-    api.ingested(source, "ships.txt", b"The harbour master counts the ships at dawn.")
+    accepted = api.accepted(source, "chronicle.txt", chronicle())
+    with ExitStack() as asleep:
+        with in_the_middle_of_embedding(platform, api, accepted["job_id"]):
+            asleep.enter_context(frozen(platform, "worker"))
+        indexed = stores.index.count_document(editor.tenant_id, UUID(accepted["document_id"]))
+        found = api.found(source, "Which ships did the harbour master count?")
 
-    with away(platform, "redis"):
-        newcomer = join(tenant_name, Role.VIEWER)
-        answer = newcomer.api.ask(source, "Who counts the ships at dawn?")
+    assert indexed > 0
+    assert found == []
+    assert api.wait(accepted["job_id"], RECOVERY_SECONDS)["state"] == "ready"
+    assert api.found(source, "Which ships did the harbour master count?")
 
-    assert answer.the("message.end")["finish_reason"] == "stop"
+
+def test_a_job_canceled_while_it_runs_is_not_found_until_it_was_tried_again(
+    platform: Platform, api: Api, source: str, join: Join, tenant_name: str, editor: Member, stores: Stores
+) -> None:
+    content = chronicle()
+    accepted = api.accepted(source, "chronicle.txt", content)
+    administrator = join(tenant_name, Role.TENANT_ADMIN).api.http
+    job_path = f"/api/admin/jobs/{accepted['job_id']}"
+
+    with in_the_middle_of_embedding(platform, api, accepted["job_id"]):
+        asked = administrator.post(f"{job_path}:cancel")
+    job = api.wait(accepted["job_id"])
+
+    assert asked.status_code == 200
+    assert (job["state"], job["allowed_actions"]) == ("canceled", ["retry"])
+    assert api.found(source, "Which ships did the harbour master count?") == []
+    assert administrator.post(f"{job_path}:cancel").json()["code"] == "action_not_allowed"
+    assert administrator.post(f"{job_path}:retry").status_code == 200
+    assert_whole(api, editor, stores, api.wait(accepted["job_id"], RECOVERY_SECONDS), content)
+    assert api.found(source, "Which ships did the harbour master count?")
 
 
-def test_without_the_database_the_api_says_so_and_lives(platform: Platform, api: Api, source: str) -> None:
-    with away(platform, "postgres"):
-        answer = api.http.get("/api/sources")
-        ready, alive = api.http.get("/readyz"), api.http.get("/healthz")
+def test_content_that_comes_back_before_another_version_was_read_is_what_is_found(
+    platform: Platform, api: Api, source: str
+) -> None:
+    first, second = (chronicle(tokens=50) for _ in range(2))
+    api.ingested(source, "chronicle.txt", first)
 
-    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-    assert "retry-after" in answer.headers
-    assert (ready.status_code, alive.status_code) == (503, 200)
-    assert api.http.get(f"/api/sources/{source}").status_code == 200
+    with away(platform, "worker"):
+        between = api.accepted(source, "chronicle.txt", second)
+        back = api.upload(source, "chronicle.txt", first)
+    assert back.json()["document_id"] == between["document_id"]
+
+    assert api.wait(between["job_id"], RECOVERY_SECONDS)["state"] == "canceled"
+    assert api.found(source, "harbour master ships") == [first.decode()]
 
 
 def test_a_worker_killed_while_it_embeds_leaves_a_document_that_is_whole(
@@ -329,16 +232,11 @@ def test_a_worker_that_slept_past_its_lease_writes_nothing_afterwards(
     accepted = api.accepted(source, "chronicle.txt", content)
     (metrics,) = [part.address.removesuffix("/metrics") for part in platform.status() if part.name == "worker"]
     before = counted(metrics, "sluice_fence_rejections_total")
-    with in_the_middle_of_embedding(platform, api, accepted["job_id"]):
-        sleepers = platform.pids("worker")
-        for pid in sleepers:
-            os.kill(pid, signal.SIGSTOP)
-    try:
+    with ExitStack() as asleep:
+        with in_the_middle_of_embedding(platform, api, accepted["job_id"]):
+            asleep.enter_context(frozen(platform, "worker"))
         time.sleep(float(SETTINGS["SLUICE_JOBS_LEASE_SECONDS"]) + 3)
         expired = api.job(accepted["job_id"])
-    finally:
-        for pid in sleepers:
-            os.kill(pid, signal.SIGCONT)
     job = api.wait(accepted["job_id"], RECOVERY_SECONDS)
 
     assert expired["steps"][0]["state"] == "queued"

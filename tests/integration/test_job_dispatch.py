@@ -147,6 +147,7 @@ def test_two_dispatchers_never_take_the_same_message(bench: Bench) -> None:
     narrow = JobSettings(in_flight=2)
 
     with bench.as_dispatcher() as first, bench.as_dispatcher() as second:
+        second.execute(text("SET LOCAL lock_timeout = '5s'"))
         taken = {message.id for message in dispatch.due_messages(first, bench.queue, narrow)}
         also = {message.id for message in dispatch.due_messages(second, bench.queue, SETTINGS)}
 

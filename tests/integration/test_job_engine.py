@@ -202,6 +202,16 @@ def test_a_step_whose_attempts_are_used_up_fails_with_its_last_error(bench: Benc
     assert bench.claim(step_id) is None
 
 
+def test_a_step_whose_last_attempt_died_is_left_to_the_sweeper(bench: Bench) -> None:
+    step_id = bench.submit()
+    for _ in range(SETTINGS.max_attempts):
+        bench.claimed(step_id)
+        bench.expire(step_id)
+
+    assert bench.claim(step_id, "one too many") is None
+    assert bench.read(step_id).attempt == SETTINGS.max_attempts
+
+
 def test_an_outage_of_the_platform_costs_a_document_none_of_its_attempts(bench: Bench) -> None:
     step_id = bench.submit()
     for _ in range(2 * SETTINGS.max_attempts):

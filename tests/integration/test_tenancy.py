@@ -8,17 +8,18 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import create_engine, delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from sluice.db.base import Base
-from sluice.db.session import tenant_session
+from sluice.db.session import create_sessions, tenant_session
 from sluice.db.unscoped import unscoped_session
 from sluice.documents.models import Document, Source
 from sluice.identity.models import Tenant
 from sluice.identity.roles import Role
 from sluice.jobs.models import Job
 from sluice.jobs.state import JobState
+from sluice.settings import DatabaseSettings
 from tests.e2e.running import Join, Stores
 
 SYSTEM_TABLES: Final = {"tenants", "users", "jobs", "job_steps", "job_attempts", "outbox"}
@@ -158,16 +159,17 @@ def test_a_row_with_another_tenant_s_id_is_refused(stores: Stores, tenants: tupl
 
 
 def test_a_pooled_connection_forgets_its_tenant(variables: dict[str, str], tenants: tuple[UUID, UUID]) -> None:
-    engine = create_engine(variables["SLUICE_DATABASE_URL"], pool_size=1, max_overflow=0)
-    with engine.connect() as connection:
-        first = connection.connection.dbapi_connection
-        connection.execute(text("SELECT set_config('app.tenant_id', :id, true)"), {"id": str(tenants[0])})
-        connection.commit()
+    sessions = create_sessions(DatabaseSettings(url=variables["SLUICE_DATABASE_URL"], pool_size=1))
+    pool = sessions.kw["bind"]
+    with tenant_session(sessions, tenants[0]) as session:
+        backend = session.scalar(select(func.pg_backend_pid()))
+        assert session.scalar(select(func.count()).select_from(Tenant)) == 1
 
-        assert connection.scalar(text("SELECT current_setting('app.tenant_id', true)")) == ""
-        assert connection.scalar(text("SELECT count(*) FROM sources")) == 0
-        assert connection.connection.dbapi_connection is first
-    engine.dispose()
+    with pool.connect() as connection:
+        assert connection.scalar(select(func.pg_backend_pid())) == backend
+        assert connection.scalar(select(func.current_setting("app.tenant_id", True))) == ""
+        assert connection.scalar(select(func.count()).select_from(Tenant.__table__)) == 0
+    pool.dispose()
 
 
 def test_the_role_that_sees_all_tenants_sees_their_people_and_jobs_and_no_document(stores: Stores, hers: UUID) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from services.api.auth import CallerDep
 from services.api.dependencies import ResourcesDep
-from services.api.text import CleanText
+from services.api.text import CleanText, storable
 from sluice.chat.answer import shown
 from sluice.retrieval.search import Fusion, Question
 from sluice.vector_index import PassageFilter
@@ -18,7 +18,10 @@ from sluice.wire.events import FoundPassage
 
 router = APIRouter(prefix="/api", tags=["Search and chat"])
 
-QuestionText = Annotated[CleanText, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+QuestionText = Annotated[
+    # In this order: behind a validator, constraints would measure the text before it is stripped.
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000), AfterValidator(storable)
+]
 
 
 class Where(BaseModel):
