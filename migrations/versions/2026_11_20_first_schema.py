@@ -17,7 +17,21 @@ depends_on = None
 def upgrade() -> None:
     """Make every table, and bind each to its tenant."""
     require_roles()
-    _create_tables()
+    _create_tenants()
+    _create_embedding_cache()
+    _create_jobs()
+    _create_sources()
+    _create_users()
+    _create_conversations()
+    _create_documents()
+    _create_job_steps()
+    _create_uploads()
+    _create_document_versions()
+    _create_job_attempts()
+    _create_messages()
+    _create_outbox()
+    _create_chunks()
+    _create_citations()
     everything = "SELECT, INSERT, UPDATE, DELETE"
     protect("tenants", app="SELECT", system="SELECT, INSERT", owner_column="id")
     protect("users", app=everything, system="SELECT, INSERT")
@@ -37,7 +51,7 @@ def upgrade() -> None:
         protect(table, app=everything)
 
 
-def _create_tables() -> None:
+def _create_tenants() -> None:
     op.create_table(
         "tenants",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -46,6 +60,9 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
         sa.UniqueConstraint("name", name=op.f("uq_tenants_name")),
     )
+
+
+def _create_embedding_cache() -> None:
     op.create_table(
         "embedding_cache",
         sa.Column(
@@ -63,6 +80,9 @@ def _create_tables() -> None:
         ),
         sa.PrimaryKeyConstraint("tenant_id", "text_hash", "model_version", name=op.f("pk_embedding_cache")),
     )
+
+
+def _create_jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -97,6 +117,9 @@ def _create_tables() -> None:
     op.create_index("ix_jobs_tenant_created", "jobs", ["tenant_id", "created_at", "id"], unique=False)
     op.create_index(op.f("ix_jobs_tenant_id"), "jobs", ["tenant_id"], unique=False)
     op.create_index(op.f("ix_jobs_version_id"), "jobs", ["version_id"], unique=False)
+
+
+def _create_sources() -> None:
     op.create_table(
         "sources",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -113,6 +136,9 @@ def _create_tables() -> None:
         sa.UniqueConstraint("tenant_id", "name", name=op.f("uq_sources_tenant_id_name")),
     )
     op.create_index(op.f("ix_sources_tenant_id"), "sources", ["tenant_id"], unique=False)
+
+
+def _create_users() -> None:
     op.create_table(
         "users",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -132,6 +158,9 @@ def _create_tables() -> None:
     )
     op.create_index(op.f("ix_users_tenant_id"), "users", ["tenant_id"], unique=False)
     op.create_index("uq_users_email", "users", [sa.literal_column("lower(email)")], unique=True)
+
+
+def _create_conversations() -> None:
     op.create_table(
         "conversations",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -152,6 +181,9 @@ def _create_tables() -> None:
     )
     op.create_index(op.f("ix_conversations_tenant_id"), "conversations", ["tenant_id"], unique=False)
     op.create_index("ix_conversations_user_created", "conversations", ["user_id", "created_at", "id"], unique=False)
+
+
+def _create_documents() -> None:
     op.create_table(
         "documents",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -182,6 +214,9 @@ def _create_tables() -> None:
         unique=True,
         postgresql_where=sa.text("erased_at IS NULL"),
     )
+
+
+def _create_job_steps() -> None:
     op.create_table(
         "job_steps",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -223,6 +258,9 @@ def _create_tables() -> None:
         unique=False,
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
+
+
+def _create_uploads() -> None:
     op.create_table(
         "uploads",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -246,6 +284,9 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
     )
     op.create_index(op.f("ix_uploads_tenant_id"), "uploads", ["tenant_id"], unique=False)
+
+
+def _create_document_versions() -> None:
     op.create_table(
         "document_versions",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -287,6 +328,9 @@ def _create_tables() -> None:
         unique=True,
         postgresql_where=sa.text("superseded_at IS NULL"),
     )
+
+
+def _create_job_attempts() -> None:
     op.create_table(
         "job_attempts",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -314,6 +358,9 @@ def _create_tables() -> None:
         sa.UniqueConstraint("step_id", "attempt", name=op.f("uq_job_attempts_step_id_attempt")),
     )
     op.create_index(op.f("ix_job_attempts_tenant_id"), "job_attempts", ["tenant_id"], unique=False)
+
+
+def _create_messages() -> None:
     op.create_table(
         "messages",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -338,6 +385,9 @@ def _create_tables() -> None:
     )
     op.create_index(op.f("ix_messages_conversation_id"), "messages", ["conversation_id"], unique=False)
     op.create_index(op.f("ix_messages_tenant_id"), "messages", ["tenant_id"], unique=False)
+
+
+def _create_outbox() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -368,6 +418,9 @@ def _create_tables() -> None:
         unique=False,
         postgresql_where=sa.text("published_at IS NULL"),
     )
+
+
+def _create_chunks() -> None:
     op.create_table(
         "chunks",
         sa.Column(
@@ -410,6 +463,9 @@ def _create_tables() -> None:
     op.create_index(op.f("ix_chunks_document_id"), "chunks", ["document_id"], unique=False)
     op.create_index(op.f("ix_chunks_tenant_id"), "chunks", ["tenant_id"], unique=False)
     op.create_index("ix_chunks_text_hash", "chunks", ["tenant_id", "text_hash"], unique=False)
+
+
+def _create_citations() -> None:
     op.create_table(
         "citations",
         sa.Column("id", sa.Uuid(), nullable=False),

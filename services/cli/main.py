@@ -30,7 +30,7 @@ SourcesOption = Annotated[
 
 
 @app.command()
-def up(foreground: Annotated[bool, typer.Option(help="Stay, and stop everything on Ctrl-C.")] = False) -> None:  # noqa: FBT002 - typer makes --foreground of it
+def up(foreground: Annotated[bool, typer.Option(help="Stay, and stop everything on Ctrl-C.")] = False) -> None:
     """Start the platform of this checkout, without Docker."""
     _embedded("up", *(["--foreground"] if foreground else []))
 
@@ -42,7 +42,7 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: JsonOption = False) -> None:  # noqa: FBT002
+def status(as_json: JsonOption = False) -> None:
     """Show every part of the platform of this checkout."""
     _embedded("status", *(["--json"] if as_json else []))
 
@@ -57,7 +57,7 @@ def version() -> None:
 def login(
     url: Annotated[str | None, typer.Option(help="Of the API; default: the platform of this folder.")] = None,
     email: Annotated[str | None, typer.Option(help="Your e-mail address.")] = None,
-    password_stdin: Annotated[bool, typer.Option(help="Read the password from standard input.")] = False,  # noqa: FBT002
+    password_stdin: Annotated[bool, typer.Option(help="Read the password from standard input.")] = False,
 ) -> None:
     """Sign in and remember it until the token expires."""
     here = account.embedded() if url is None and email is None else None
@@ -79,11 +79,11 @@ def login(
 def upload(
     paths: Annotated[list[Path], typer.Argument(exists=True, readable=True, help="Files or folders.")],
     source: Annotated[str, typer.Option("--source", "-s", help="Name or id of the source.")],
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go into folders.")] = False,  # noqa: FBT002
-    create: Annotated[bool, typer.Option("--create", help="Make the source if there is none of this name.")] = False,  # noqa: FBT002
-    tag: Annotated[list[str], typer.Option(help="A tag for every file; repeatable.")] = [],  # noqa: B006 - typer copies it
-    wait: Annotated[bool, typer.Option(help="Wait until the files are ready.")] = True,  # noqa: FBT002
-    as_json: JsonOption = False,  # noqa: FBT002
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Go into folders.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Make the source if there is none of this name.")] = False,
+    tag: Annotated[list[str], typer.Option(help="A tag for every file; repeatable.")] = [],
+    wait: Annotated[bool, typer.Option(help="Wait until the files are ready.")] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Upload files and watch them become ready. Exit status 1 if any of them failed."""
     files = files_in(paths, recursive=recursive)
@@ -103,9 +103,9 @@ def upload(
 @app.command()
 def search(
     question: str,
-    source: SourcesOption = [],  # noqa: B006
+    source: SourcesOption = [],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=50)] = 5,
-    as_json: JsonOption = False,  # noqa: FBT002
+    as_json: JsonOption = False,
 ) -> None:
     """Find passages."""
     with Client(account.load()) as client:
@@ -125,8 +125,8 @@ def search(
 @app.command()
 def ask(
     question: str,
-    source: SourcesOption = [],  # noqa: B006
-    as_json: Annotated[bool, typer.Option("--json", help="The events, a line of JSON each.")] = False,  # noqa: FBT002
+    source: SourcesOption = [],
+    as_json: Annotated[bool, typer.Option("--json", help="The events, a line of JSON each.")] = False,
 ) -> None:
     """Ask, and watch the answer being written, with its citations. Exit status 1 if nothing bears on the question."""
     with Client(account.load()) as client:

@@ -18,7 +18,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable outpu
 @app.command("ls")
 def list_documents(
     source: Annotated[str | None, typer.Option("--source", "-s", help="Only of this source (name or id).")] = None,
-    as_json: JsonOption = False,  # noqa: FBT002 - typer makes --json of it
+    as_json: JsonOption = False,
 ) -> None:
     """List documents, newest first."""
     with Client(account.load()) as client:
@@ -35,7 +35,7 @@ def list_documents(
 
 
 @app.command()
-def get(document_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def get(document_id: str, as_json: JsonOption = False) -> None:
     """Show a document."""
     with Client(account.load()) as client:
         found = client.call("GET", f"/api/documents/{document_id}")
@@ -57,8 +57,8 @@ def original(document_id: str) -> None:
 @app.command()
 def rm(
     document_id: str,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,  # noqa: FBT002
-    as_json: JsonOption = False,  # noqa: FBT002
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Erase a document from every store."""
     if not yes and not typer.confirm(f"Erase {document_id} for good?", err=True):

@@ -19,7 +19,7 @@ _COLUMNS = ["id", "state", "step", "progress", "elapsed", "error"]
 @app.command("ls")
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="queued, running, ready, failed or canceled.")] = None,
-    as_json: JsonOption = False,  # noqa: FBT002 - typer makes --json of it
+    as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
     with Client(account.load()) as client:
@@ -31,7 +31,7 @@ def list_jobs(
 
 
 @app.command()
-def get(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def get(job_id: str, as_json: JsonOption = False) -> None:
     """Show a job with its steps."""
     with Client(account.load()) as client:
         found = client.call("GET", f"/api/jobs/{job_id}")
@@ -47,7 +47,7 @@ def get(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
 
 
 @app.command()
-def watch(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def watch(job_id: str, as_json: JsonOption = False) -> None:
     """Watch a job until it ends. Exit status 1 unless it becomes ready."""
     last: dict[str, Any] = {}
     with Client(account.load()) as client:
@@ -61,13 +61,13 @@ def watch(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
 
 
 @app.command()
-def cancel(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def cancel(job_id: str, as_json: JsonOption = False) -> None:
     """Stop a job that waits or runs."""
     _act(job_id, "cancel", as_json=as_json)
 
 
 @app.command()
-def retry(job_id: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def retry(job_id: str, as_json: JsonOption = False) -> None:
     """Try a failed or canceled job again."""
     _act(job_id, "retry", as_json=as_json)
 

@@ -15,7 +15,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable outpu
 
 
 @app.command("ls")
-def list_sources(as_json: JsonOption = False) -> None:  # noqa: FBT002 - typer makes --json of it
+def list_sources(as_json: JsonOption = False) -> None:
     """List the sources."""
     with Client(account.load()) as client:
         found = list(client.pages("/api/sources"))
@@ -26,7 +26,7 @@ def list_sources(as_json: JsonOption = False) -> None:  # noqa: FBT002 - typer m
 
 
 @app.command()
-def create(name: str, as_json: JsonOption = False) -> None:  # noqa: FBT002
+def create(name: str, as_json: JsonOption = False) -> None:
     """Make a source."""
     with Client(account.load()) as client:
         made = client.call("POST", "/api/sources", json={"name": name})
