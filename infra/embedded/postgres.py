@@ -9,9 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import psycopg
-from psycopg import sql
-
 from infra.embedded import probes
 from infra.embedded.credentials import Credentials
 from infra.embedded.environment import LOOPBACK
@@ -19,10 +16,11 @@ from infra.embedded.failures import PartFailedError, PartMissingError
 from infra.embedded.home import Home, write_private
 from infra.embedded.orphans import dying_with_parent
 from infra.embedded.parts import Layer, Part, program_of
+from sluice.db import roles
+from sluice.db.roles import Login
 
 DATABASE: Final = "sluice"
-OWNER: Final = "sluice_owner"
-ROLES: Final = (OWNER, "sluice_app", "sluice_system")
+ROLES: Final = (roles.OWNER, roles.APP, roles.SYSTEM)
 _SERVER_USER: Final = "sluice-postgres"
 _SETTINGS: Final = {
     "listen_addresses": LOOPBACK,
@@ -73,21 +71,8 @@ def superuser_conninfo(port: int, password: str, database: str = "postgres") -> 
 
 def ensure_database(port: int, credentials: Credentials) -> None:
     """Make the roles and the database that are not there yet, and set the passwords that we have."""
-    with psycopg.connect(superuser_conninfo(port, credentials.password("postgres")), autocommit=True) as connection:
-        for role in ROLES:
-            known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
-            verb = sql.SQL("ALTER" if known else "CREATE")
-            connection.execute(
-                sql.SQL("{} ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD {}").format(
-                    verb, sql.Identifier(role), sql.Literal(credentials.password(role))
-                )
-            )
-        database = sql.Identifier(DATABASE)
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, sql.Identifier(OWNER)))
-        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
-        for role in ROLES:
-            connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(role)))
+    admin = superuser_conninfo(port, credentials.password("postgres"))
+    roles.ensure_database(admin, DATABASE, [Login(role, role, credentials.password(role)) for role in ROLES])
 
 
 def _init(home: Home, data: Path, initdb: Path, password: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import amqp as amqp_client  # type: ignore[import-untyped]  # ships no types
+import amqp as amqp_client
 import httpx
 import psycopg
 import redis

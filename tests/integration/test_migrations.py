@@ -16,7 +16,8 @@ from psycopg import sql
 from infra.embedded.credentials import Credentials
 from infra.embedded.home import Home
 from infra.embedded.platform import Platform
-from infra.embedded.postgres import OWNER, superuser_conninfo
+from infra.embedded.postgres import superuser_conninfo
+from sluice.db.roles import OWNER
 from tests.e2e.running import HOME, ROOT
 
 Alembic = Callable[..., subprocess.CompletedProcess[str]]

@@ -12,13 +12,12 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from sqlalchemy import select
 
 import sluice
 from services.api import problems
 from services.api.dependencies import ResourcesDep
+from sluice.db.schema import require_current
 from sluice.db.unscoped import unscoped_session
-from sluice.identity.models import Tenant
 
 router = APIRouter(tags=["System"])
 
@@ -58,9 +57,9 @@ async def health() -> Health:
 
 @router.get("/readyz", operation_id="getReadiness", summary="Readiness")
 def readiness(it: ResourcesDep) -> Health:
-    """PostgreSQL answers and has our tables. Parts that can be away for a while do not count."""
+    """PostgreSQL answers and has this version's schema. Parts that can be away for a while do not count."""
     with unscoped_session(it.unscoped) as session:
-        session.execute(select(Tenant.id).limit(1))
+        require_current(session)
     return Health()
 
 

@@ -1,0 +1,94 @@
+"""What a deployment needs once, before the API: `python -m services.api.prepare`, safe to run again.
+
+Roles and logins, the schema, the bucket, the first administrator. On Swarm and Compose it is the service `migrate`,
+which runs at every deployment; the API is not ready until the schema is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from alembic.config import main as alembic
+from psycopg import OperationalError as ServerAway
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError as DatabaseAway
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from sluice.db import roles
+from sluice.db.roles import Login
+from sluice.db.unscoped import create_unscoped_sessions
+from sluice.errors import TemporarilyUnavailable
+from sluice.identity.first_admin import ensure_administrator
+from sluice.object_store import S3ObjectStore
+from sluice.settings import (
+    AdministratorSettings,
+    DatabaseSettings,
+    MigrationSettings,
+    ObjectStoreSettings,
+    SettingsError,
+    TelemetrySettings,
+    exit_with_reason,
+)
+from sluice.telemetry import configure_logging, logger
+
+log = logger()
+_PATIENCE_SECONDS: Final = 300.0
+_AWAY: Final = (ServerAway, DatabaseAway, TemporarilyUnavailable)
+
+
+def main() -> None:
+    """Wait for PostgreSQL and S3, and bring them to what this version needs."""
+    try:
+        database, owner = DatabaseSettings.from_environment(), MigrationSettings.from_environment()
+        administrator, store = AdministratorSettings.from_environment(), ObjectStoreSettings.from_environment()
+        configure_logging("migrate", TelemetrySettings.from_environment())
+        sessions = create_unscoped_sessions(database, pool_size=1)
+    except SettingsError as error:
+        exit_with_reason(error)
+    try:
+        _waiting_for(_ensure_database, database, owner)
+        log.info("prepare.database")
+        _waiting_for(alembic, argv=["upgrade", "head"])
+        log.info("prepare.schema")
+        _waiting_for(S3ObjectStore(store).ensure_bucket)
+        log.info("prepare.bucket")
+        made = ensure_administrator(
+            sessions,
+            tenant=administrator.tenant,
+            email=administrator.email,
+            password=administrator.password.get_secret_value(),
+        )
+        log.info("prepare.administrator", email=administrator.email, made=made)
+    except _AWAY as error:
+        log.error("prepare.part_away", detail=str(error).strip())  # noqa: TRY400 - where in our code does not matter
+        raise SystemExit(75) from None  # EX_TEMPFAIL of sysexits.h: whoever runs this shall run it again
+
+
+def _waiting_for(step: Callable[..., object], *arguments: object, **options: object) -> None:
+    """Do this step, again and again while a server is not there."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(_AWAY), wait=wait_fixed(1), stop=stop_after_delay(_PATIENCE_SECONDS), reraise=True
+    )
+    retrying(step, *arguments, **options)
+
+
+def _ensure_database(database: DatabaseSettings, owner: MigrationSettings) -> None:
+    if owner.admin_url is None:
+        return
+    assert database.system_url is not None  # noqa: S101 - create_unscoped_sessions has refused otherwise
+    urls = {
+        roles.OWNER: owner.owner_url.get_secret_value(),
+        roles.APP: database.url.get_secret_value(),
+        roles.SYSTEM: database.system_url.get_secret_value(),
+    }
+    admin = make_url(owner.admin_url.get_secret_value()).set(drivername="postgresql")
+    roles.ensure_database(
+        admin.render_as_string(hide_password=False),
+        str(make_url(urls[roles.OWNER]).database),
+        [Login.of_url(role, url) for role, url in urls.items()],
+    )
+
+
+if __name__ == "__main__":
+    main()
