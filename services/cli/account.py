@@ -59,11 +59,8 @@ def embedded() -> EmbeddedPlatform | None:
     except OSError:
         return None
     variables = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    host, port = variables.get("SLUICE_API_HOST"), variables.get("SLUICE_API_PORT")
-    if host is None or port is None:
-        return None
-    url = f"http://{host}:{port}"
-    return EmbeddedPlatform(url, "admin@sluice.local", secret)
+    url = variables.get("SLUICE_URL")
+    return EmbeddedPlatform(url, "admin@sluice.local", secret) if url else None
 
 
 def _path() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,9 +34,11 @@ class Answer:
                 raise CommandError(f"{data['detail']} [{data['code']}]", Exit.SERVER_ERROR)
 
 
-def ask(client: Client, question: str, source_ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events of an answer."""
-    return client.events("POST", "/api/chat", json={"question": question, "source_ids": source_ids})
+def ask(
+    client: Client, question: str, source_ids: list[str], *, within: float = math.inf
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events of an answer; all of them `within` so many seconds."""
+    return client.events("POST", "/api/chat", within=within, json={"question": question, "source_ids": source_ids})
 
 
 def print_events(events: Iterator[tuple[str, dict[str, Any]]]) -> Answer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,15 +24,28 @@ _PAGE: Final = 100
 _OUTAGE: Final = 60.0
 
 
+class Refused(CommandError):
+    """The server answered, and said no."""
+
+    def __init__(self, message: str, http_status: int, problem: dict[str, Any]) -> None:
+        super().__init__(message, exit_for(http_status))
+        self.http_status = http_status
+        self.problem = problem
+
+
 class Client:
     """One server, one caller. Every method raises `CommandError` with the server's own sentence."""
 
-    def __init__(self, account: Account) -> None:
-        headers = {"Authorization": f"Bearer {account.token}"} if account.token else {}
+    def __init__(
+        self, account: Account, *, silence: float = _SERVER_SILENT, trust: ssl.SSLContext | bool = True
+    ) -> None:
+        """`silence`: seconds in which the server may say nothing. `trust`: whose certificates; False: anybody's."""
         self._url = account.url
         self._http = httpx.Client(
-            base_url=account.url, headers=headers, timeout=httpx.Timeout(_SERVER_SILENT, connect=5.0)
+            base_url=account.url, timeout=httpx.Timeout(silence, connect=min(silence, 5.0)), verify=trust
         )
+        if account.token:
+            self.authorize(account.token)
 
     def __enter__(self) -> Self:
         return self
@@ -38,12 +53,27 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def authorize(self, token: str) -> None:
+        """Call as whoever this token was given to."""
+        self._http.headers["Authorization"] = f"Bearer {token}"
+
     def call(self, method: str, path: str, **content: Any) -> Any:
         """The JSON that the server answers."""
         with self._translated():
             response = self._http.request(method, path, **content)
         _check(response)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise CommandError(
+                f"{self._url} answered something that is not JSON. Is this the URL of Sluice?", Exit.SERVER_ERROR
+            ) from error
+
+    def reach(self, path: str) -> None:
+        """Ask for a page, whatever its content."""
+        with self._translated():
+            response = self._http.get(path)
+        _check(response)
 
     def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page by page."""
@@ -79,11 +109,16 @@ class Client:
             )
         return answer
 
-    def events(self, method: str, path: str, **content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Server-sent events as they arrive: name and data."""
+    def events(
+        self, method: str, path: str, *, within: float = math.inf, **content: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Server-sent events as they arrive: name and data; all of them `within` so many seconds."""
+        ends = time.monotonic() + within
         with self._translated(), connect_sse(self._http, method, path, **content) as source:
             _check_stream(source)
             for event in source.iter_sse():
+                if time.monotonic() > ends:
+                    raise CommandError(f"{self._url} had not said all after {within:.0f} s.", Exit.TIMED_OUT)
                 # The heartbeat of a quiet stream is a comment, which arrives here as an event without data.
                 if event.data:
                     yield event.event, json.loads(event.data)
@@ -139,17 +174,20 @@ class _Counted:
 
 
 def _check_stream(source: EventSource) -> None:
-    if source.response.is_error:
+    if not source.response.is_success:
         source.response.read()
         _check(source.response)
 
 
 def _check(response: httpx.Response) -> None:
-    if not response.is_error:
+    if response.is_success:
         return
+    if response.has_redirect_location:
+        raise Refused(f"The server sends us to {response.headers['Location']}.", response.status_code, {})
     try:
         problem = response.json()
         sentence = f"{problem['detail']} [{problem['code']}, request {problem['request_id']}]"
     except (ValueError, KeyError, TypeError):
+        problem = {}
         sentence = f"The server answered {response.status_code} {response.reason_phrase}."
-    raise CommandError(sentence, exit_for(response.status_code))
+    raise Refused(sentence, response.status_code, problem)
