@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 
+from amqp.exceptions import RecoverableConnectionError
 from prometheus_client import CollectorRegistry, multiprocess, start_http_server
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from services.workers.app import create_app
 from sluice.broker import QUEUES, declare_topology
 from sluice.settings import BrokerSettings, SettingsError, TelemetrySettings, exit_with_reason
-from sluice.telemetry import configure_logging
+from sluice.telemetry import configure_logging, logger
 
 
 def main() -> None:
@@ -23,10 +25,11 @@ def main() -> None:
     try:
         telemetry = TelemetrySettings.from_environment()
         configure_logging("worker", telemetry)
-        declare_topology(BrokerSettings.from_environment())
+        broker = BrokerSettings.from_environment()
         app = create_app()
     except SettingsError as error:
         exit_with_reason(error)
+    _wait_for(broker)
     _serve_metrics(telemetry)
     app.worker_main(
         [
@@ -38,6 +41,19 @@ def main() -> None:
             f"--loglevel={telemetry.log_level}",
         ]
     )
+
+
+def _wait_for(broker: BrokerSettings) -> None:
+    def say(state: RetryCallState) -> None:
+        reason = state.outcome.exception() if state.outcome else None
+        logger().warning("worker.broker_away", error=type(reason).__name__, attempt=state.attempt_number)
+
+    # Started beside the broker, or before it: no reason to die.
+    for attempt in Retrying(
+        retry=retry_if_exception_type((OSError, RecoverableConnectionError)), wait=wait_fixed(2), before_sleep=say
+    ):
+        with attempt:
+            declare_topology(broker)
 
 
 def _serve_metrics(telemetry: TelemetrySettings) -> None:
