@@ -1,0 +1,83 @@
+"""One version of the stack, and how it gets to the engine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.swarm import versions
+from infra.swarm.docker import DeployError, Docker
+
+_TLS_OVERLAY: Final = Path("infra/swarm/tls.yml")
+
+
+@dataclass(frozen=True)
+class Release:
+    """stack.yml with the variables of this environment."""
+
+    root: Path
+    stack: str
+    secrets: Path
+    overlays: Sequence[Path] = ()
+
+    @property
+    def registry(self) -> str:
+        """Where our images come from."""
+        return os.environ.get("SLUICE_REGISTRY", "sluice")
+
+    @property
+    def version(self) -> str:
+        """The tag of our images."""
+        return os.environ.get("SLUICE_VERSION", "0.1.0")
+
+    @property
+    def tls(self) -> bool:
+        """Whether nginx has a certificate."""
+        return os.environ.get("SLUICE_NGINX_TLS", "off") != "off"
+
+    def image(self, name: str) -> str:
+        """One of our images at this version."""
+        return f"{self.registry}/{name}:{self.version}"
+
+    def hashes(self) -> dict[str, str]:
+        """The variables that name secrets and configs by their content."""
+        return versions.content_hashes(self.root, self.secrets, tls=self.tls)
+
+    def deploy(self, docker: Docker, *, resolve: bool) -> None:
+        """Hand the stack to the engine, which returns before it has converged."""
+        files = [self.root / "stack.yml", *([self.root / _TLS_OVERLAY] if self.tls else []), *self.overlays]
+        status = docker.show(
+            "stack", "deploy",
+            *(argument for file in files for argument in ("--compose-file", str(file))),
+            "--with-registry-auth", "--resolve-image", "always" if resolve else "never", self.stack,
+            environment={"SLUICE_STACK": self.stack, "SLUICE_SECRETS": str(self.secrets), **self.hashes()},
+        )  # fmt: skip
+        if status != 0:
+            raise DeployError("docker stack deploy refused the stack; its reason is above. Nothing was waited for.")
+
+    def smoke(self, docker: Docker) -> None:
+        """Run the smoke suite against what clients see."""
+        url = os.environ.get("SLUICE_SMOKE_URL") or os.environ["SLUICE_PUBLIC_URL"]
+        sys.stdout.flush()
+        status = docker.show(
+            "run", "--rm", "--network", "host", "--volume", f"{self.secrets}:/secrets:ro", "--user", str(os.getuid()),
+            self.image("api"), "sluice", "smoke", url, "--wait", "60", "--password-file", "/secrets/admin_password",
+            "--email", os.environ.get("SLUICE_ADMIN_EMAIL", "admin@sluice.local"),
+        )  # fmt: skip
+        if status != 0:
+            raise DeployError(f"The smoke suite failed against {url}; the check that failed is above.")
+
+    def set_mode(self, docker: Docker, mode: str) -> None:
+        """Set the flag that nginx looks at, on every edge node, without a restart: by a job that runs once on each."""
+        job = f"{self.stack}_mode"
+        docker.call(
+            "service", "create", "--quiet", "--name", job, "--mode", "global-job", "--restart-condition", "none",
+            "--constraint", "node.labels.sluice.edge==true", "--no-healthcheck",
+            "--mount", f"type=volume,source={self.stack}_nginx-mode,target=/var/lib/sluice/mode",
+            "--entrypoint", "sluice-mode", self.image("nginx"), mode,
+        )  # fmt: skip
+        docker.call("service", "rm", job)
