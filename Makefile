@@ -8,7 +8,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CODE := sluice services infra
 # What the tests drive besides the platform's own parts.
-TEST_PACKAGES := rabbitmq-server tesseract-ocr tesseract-ocr-rus
+TEST_PACKAGES := rabbitmq-server tesseract-ocr tesseract-ocr-rus nginx-light gettext-base
+# `make swarm-test` needs an engine, and something to make base images of.
+SWARM_PACKAGES := docker.io debootstrap
 
 ##@ Run it
 
@@ -56,6 +58,11 @@ lock: $(INSTALLED) ## Write the versions that are installed in .venv to constrai
 	@$(BIN)/python -m infra.embedded.lock
 	@touch $(INSTALLED)
 
+.PHONY: swarm-test
+swarm-test: $(INSTALLED) ## Build the images, deploy stack.yml on a Docker engine of its own, break it, print figures (root)
+	@$(BIN)/python -m infra.embedded.system_packages $(SWARM_PACKAGES)
+	@$(BIN)/python -m infra.swarm.rehearsal
+
 .PHONY: bench
 bench: $(INSTALLED) ## Run every benchmark; results go to benchmarks/results
 	@$(BIN)/python -m benchmarks
@@ -76,7 +83,7 @@ purge: down ## Stop the platform and DELETE its data, users and documents includ
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@infra/embedded/make_venv.sh $(PYTHON)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import latency, memory, pipeline
+from benchmarks import edge, latency, memory, pipeline
 from benchmarks.subject import running_platform
 
 # Memory first: idle means that nothing has been done yet.
-BENCHMARKS = {"memory": memory.run, "latency": latency.run, "pipeline": pipeline.run}
+BENCHMARKS = {"memory": memory.run, "latency": latency.run, "edge": edge.run, "pipeline": pipeline.run}
 
 
 def main() -> int:

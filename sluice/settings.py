@@ -96,6 +96,19 @@ class MigrationSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="SLUICE_DATABASE_")
 
     owner_url: SecretStr = Field(description="PostgreSQL URL of the role that owns the tables (migrations only)")
+    admin_url: SecretStr | None = Field(
+        None, description="URL of a superuser, with which `services.api.prepare` makes database, roles and logins"
+    )
+
+
+class AdministratorSettings(Settings):
+    """The first administrator, made when a deployment is prepared."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_ADMIN_")
+
+    email: str = Field("admin@sluice.local", description="E-mail address to sign in with")
+    tenant: str = Field("Default", description="Name of the first tenant")
+    password: SecretStr = Field(description="Password of the first sign-in; later changes are not undone")
 
 
 class BrokerSettings(Settings):
@@ -230,6 +243,10 @@ class ApiSettings(Settings):
     host: str = "127.0.0.1"
     port: int = 8000
     sse_heartbeat_seconds: float = Field(15.0, gt=0)
+    trusted_proxies: str = Field(
+        "127.0.0.1",
+        description="Addresses or networks, joined by commas, whose `X-Forwarded-For` and `-Proto` are believed",
+    )
 
 
 class EmbServiceSettings(Settings):

@@ -93,13 +93,22 @@ def stores(variables: dict[str, str]) -> Iterator[Stores]:
 
 @pytest.fixture(scope="session")
 def api_url(variables: dict[str, str]) -> str:
-    return f"http://{variables['SLUICE_API_HOST']}:{variables['SLUICE_API_PORT']}"
+    """Where clients reach the platform: its edge, when nginx is there."""
+    return variables["SLUICE_URL"]
 
 
 @pytest.fixture(scope="session")
 def anyone(api_url: str) -> Iterator[httpx.Client]:
     """A client that nobody has signed in."""
     with httpx.Client(base_url=api_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def inside(variables: dict[str, str]) -> Iterator[httpx.Client]:
+    """The API as its own network sees it: with what the edge does not pass on."""
+    url = f"http://{variables['SLUICE_API_HOST']}:{variables['SLUICE_API_PORT']}"
+    with httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 

@@ -75,8 +75,7 @@ def _up(platform: Platform, *, only_stores: bool, foreground: bool) -> None:
     if not platform.up(only_stores=only_stores):
         _say("The platform is up already.")
     if not only_stores:
-        variables = platform.environment()
-        _say(f"API: http://{variables['SLUICE_API_HOST']}:{variables['SLUICE_API_PORT']}")
+        _say(f"Sluice: {platform.environment()['SLUICE_URL']}")
     if foreground:
         platform.stay("Press Ctrl-C to stop everything.")
 

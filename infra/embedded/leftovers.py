@@ -30,17 +30,18 @@ def end_leftovers(home: Home) -> None:
 def _leftovers(home: Home) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARKER) == str(home.path) or _works_in_data(process, home):
+            if process.environ().get(MARKER) == str(home.path) or _works_in_its_folder(process, home):
                 yield process
         except psutil.Error:
             continue  # gone meanwhile, or another user's
 
 
-def _works_in_data(process: psutil.Process, home: Home) -> bool:
-    # PostgreSQL and Redis write their titles over their environment, but stay in their data folders.
+def _works_in_its_folder(process: psutil.Process, home: Home) -> bool:
+    # They write their titles over their environment, but stay in the folders that they were started in.
     return (process.name(), process.cwd()) in {
         ("postgres", str(home.data("postgres"))),
         ("redis-server", str(home.data("redis"))),
+        ("nginx", str(home.run / "nginx")),
     }
 
 

@@ -19,6 +19,7 @@ class Layer(IntEnum):
     STORE = 1
     MODEL = 2
     SERVICE = 3
+    EDGE = 4
 
 
 @dataclass(frozen=True)

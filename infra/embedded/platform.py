@@ -16,10 +16,11 @@ import psutil
 
 from infra.embedded.ascent import Ascent, Report
 from infra.embedded.credentials import Credentials
-from infra.embedded.environment import service_environment, write_env_file
+from infra.embedded.environment import EDGE_PACKAGES, has_edge, service_environment, write_env_file
 from infra.embedded.failures import PlatformError
 from infra.embedded.home import Home
 from infra.embedded.leftovers import MARKER, end_leftovers
+from infra.embedded.nginx import nginx_part
 from infra.embedded.parts import Layer, Part
 from infra.embedded.ports import Ports, kept_ports
 from infra.embedded.postgres import postgres_part
@@ -70,6 +71,7 @@ class Platform:
                 return False
             self._rise(wanted, schema=not only_stores)
             if not only_stores:
+                self._mention_missing_edge()
                 self._show_administrator_once()
         return True
 
@@ -157,13 +159,15 @@ class Platform:
     @cached_property
     def _parts(self) -> list[Part]:
         home, ports, credentials = self._home, self._ports, self._credentials
+        environment = self.environment()
         return [
             *rabbitmq_parts(home, ports, credentials),
             postgres_part(home, ports.postgres, credentials),
             redis_part(home, ports.redis, credentials),
             s3_part(home, ports.s3, credentials),
             qdrant_part(home, ports.qdrant),
-            *service_parts(home, ports, self.environment()),
+            *service_parts(home, ports, environment),
+            *([nginx_part(home, environment)] if has_edge() else []),
         ]
 
     def _part(self, name: str) -> Part:
@@ -200,6 +204,11 @@ class Platform:
             for part in stopping:
                 self._supervision.stop(part.name)
             self._await_end(stopping)
+
+    def _mention_missing_edge(self) -> None:
+        if not has_edge():
+            missing = f"apt-get install --no-install-recommends {' '.join(EDGE_PACKAGES)}"
+            self._report(f"Without nginx, which is not installed, the API is reached directly. To have it: {missing}")
 
     def _show_administrator_once(self) -> None:
         shown = self._home.run / "administrator-shown"

@@ -34,6 +34,7 @@ class Ports:
     api: int
     worker_metrics: int
     dispatcher_metrics: int
+    nginx: int
 
 
 def kept_ports(home: Home) -> Ports:

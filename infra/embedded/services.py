@@ -14,7 +14,7 @@ from typing import Final
 from infra.embedded import postgres, probes
 from infra.embedded.ascent import Errand
 from infra.embedded.credentials import Credentials
-from infra.embedded.environment import LOOPBACK
+from infra.embedded.environment import LOOPBACK, reachable
 from infra.embedded.failures import PartFailedError, PartMissingError
 from infra.embedded.home import Home
 from infra.embedded.orphans import dying_with_parent
@@ -42,8 +42,7 @@ def service_parts(home: Home, ports: Ports, environment: Mapping[str, str]) -> l
 
 def _serving(home: Home, layer: Layer, name: str, module: str, environment: Mapping[str, str]) -> Part:
     host, port = (environment[f"SLUICE_{name.upper()}_{what}"] for what in ("HOST", "PORT"))
-    reachable = LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
-    url = f"http://{reachable}:{port}"
+    url = f"http://{reachable(host)}:{port}"
     part = _module(home, name, module, probes.http(f"{url}/readyz"))
     # Models need no store: they load while the stores start.
     depends_on = part.depends_on if layer == Layer.SERVICE else ()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import xmlrpc.client
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from infra.embedded.parts import Part
 RUNNING: Final = frozenset({"STARTING", "RUNNING"})
 STOPPED: Final = frozenset({"STOPPED", "EXITED", "FATAL"})
 _START_SECONDS: Final = 20
+_FAULT_UNKNOWN: Final = 10
 _FAULT_NOT_RUNNING: Final = 70
 _FAULT_ALREADY_STARTED: Final = 60
 _PROGRAM: Final = """
@@ -113,20 +114,25 @@ class Supervision:
 
     def start(self, part: str) -> None:
         """Begin to start a part; no error if it is running."""
-        self._unless(_FAULT_ALREADY_STARTED, "startProcess", part, False)
+        self._unless({_FAULT_ALREADY_STARTED}, "startProcess", part, False)
 
     def stop(self, part: str) -> None:
         """Begin to stop a part; no error if it is not running."""
-        self._unless(_FAULT_NOT_RUNNING, "stopProcess", part, False)
+        self._unless({_FAULT_NOT_RUNNING, _FAULT_UNKNOWN}, "stopProcess", part, False)
 
     def signal(self, part: str, name: str) -> None:
         """Send a signal to a part's process; no error if there is none."""
-        self._unless(_FAULT_NOT_RUNNING, "signalProcess", part, name)
+        self._unless({_FAULT_NOT_RUNNING, _FAULT_UNKNOWN}, "signalProcess", part, name)
 
     def state(self, part: str) -> ProcessState:
-        """The part's state now."""
-        with self._connected() as supervisor:
-            info: Any = supervisor.getProcessInfo(part)
+        """The part's state now; stopped if the supervisor was started before there was such a part."""
+        try:
+            with self._connected() as supervisor:
+                info: Any = supervisor.getProcessInfo(part)
+        except xmlrpc.client.Fault as error:
+            if error.faultCode != _FAULT_UNKNOWN:
+                raise
+            return ProcessState("STOPPED", 0, 0)
         return ProcessState(info["statename"], info["pid"], info["start"])
 
     def shut_down(self) -> None:
@@ -159,13 +165,18 @@ class Supervision:
         finally:
             transport.close()
 
-    def _unless(self, fault: int, method: str, *arguments: str | bool) -> None:
+    def _unless(self, faults: Collection[int], method: str, *arguments: str | bool) -> None:
         try:
             with self._connected() as supervisor:
                 getattr(supervisor, method)(*arguments)
         except xmlrpc.client.Fault as error:
-            if error.faultCode != fault:
-                raise PlatformError(f"supervisord: {error.faultString}") from error
+            if error.faultCode in faults:
+                return
+            if error.faultCode == _FAULT_UNKNOWN:
+                raise PlatformError(
+                    f"{arguments[0]} was installed while the platform was up. Start all of it again: make down, make up"
+                ) from error
+            raise PlatformError(f"supervisord: {error.faultString}") from error
 
     def _configuration(self, parts: Sequence[Part]) -> str:
         home = self._home

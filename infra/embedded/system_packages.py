@@ -18,8 +18,11 @@ from infra.embedded.failures import PartMissingError
 
 # A file that is there when the package is.
 PROGRAMS: Final = {
+    "debootstrap": Path("/usr/sbin/debootstrap"),
+    "docker.io": Path("/usr/sbin/dockerd"),
     "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
     "nginx-light": Path("/usr/sbin/nginx"),
+    "gettext-base": Path("/usr/bin/envsubst"),
     "tesseract-ocr": Path("/usr/bin/tesseract"),
     "tesseract-ocr-rus": Path("/usr/share/tesseract-ocr/5/tessdata/rus.traineddata"),
 }

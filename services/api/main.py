@@ -81,6 +81,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=resources.api.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
 

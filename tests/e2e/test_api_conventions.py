@@ -159,20 +159,20 @@ def test_the_documentation_page_and_all_that_it_loads_come_from_here(anyone: htt
     assert {anyone.get(address).status_code for address in loaded} == {200}
 
 
-def test_version_health_readiness_and_metrics_need_no_sign_in(anyone: httpx.Client) -> None:
+def test_version_health_readiness_and_metrics_need_no_sign_in(anyone: httpx.Client, inside: httpx.Client) -> None:
     assert anyone.get("/api/version").json()["api"] == "1"
     assert anyone.get("/healthz").json() == {"status": "ok"}
-    assert anyone.get("/readyz").json() == {"status": "ok"}
-    metrics = anyone.get("/metrics").text
+    assert inside.get("/readyz").json() == {"status": "ok"}
+    metrics = inside.get("/metrics").text
     for name in ("http_requests_total", "http_request_duration_seconds", "sluice_sse_streams_active"):
         assert name in metrics
 
 
-def test_requests_are_counted_by_route_template_and_not_by_id(anyone: httpx.Client, api: Api) -> None:
+def test_requests_are_counted_by_route_template_and_not_by_id(inside: httpx.Client, api: Api) -> None:
     missing = str(uuid4())
     api.http.get(f"/api/documents/{missing}")
 
-    metrics = anyone.get("/metrics").text
+    metrics = inside.get("/metrics").text
 
     assert 'route="/api/documents/{document_id}",status="404"' in metrics
     assert missing not in metrics

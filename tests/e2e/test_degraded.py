@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx
+
 from infra.embedded.platform import Platform
 from sluice.identity.roles import Role
 from tests.e2e.api import Api
@@ -79,10 +81,12 @@ def test_without_redis_people_sign_in_and_get_answers(
     assert answer.the("message.end")["finish_reason"] == "stop"
 
 
-def test_without_the_database_the_api_says_so_and_lives(platform: Platform, api: Api, source: str) -> None:
+def test_without_the_database_the_api_says_so_and_lives(
+    platform: Platform, api: Api, source: str, inside: httpx.Client
+) -> None:
     with away(platform, "postgres"):
         answer = api.http.get("/api/sources")
-        ready, alive = api.http.get("/readyz"), api.http.get("/healthz")
+        ready, alive = inside.get("/readyz"), api.http.get("/healthz")
 
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     assert "retry-after" in answer.headers

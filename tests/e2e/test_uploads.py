@@ -92,7 +92,9 @@ def test_twenty_versions_of_one_name_at_once_are_one_document_and_the_newest_is_
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_an_upload_cut_half_way_registers_nothing_and_breaks_nothing(api: Api, source: str, share: float) -> None:
+def test_an_upload_cut_half_way_registers_nothing_and_breaks_nothing(
+    api: Api, source: str, inside: httpx.Client, share: float
+) -> None:
     request = httpx.Request(
         "POST",
         api.http.base_url.join("/api/documents"),
@@ -102,19 +104,19 @@ def test_an_upload_cut_half_way_registers_nothing_and_breaks_nothing(api: Api, s
     )
     head = ["POST /api/documents HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items()), "", ""]
     sent = request.read()[: int(int(request.headers["content-length"]) * share)]
-    failures = failures_of(api)
+    failures = failures_of(inside)
 
     with socket.create_connection((request.url.host, request.url.port), timeout=10) as connection:
         connection.sendall("\r\n".join(head).encode() + sent)
 
     assert api.get("/api/documents", source_id=source)["data"] == []
     assert api.upload(source, "whole.txt", unique_text()).status_code == 202
-    assert failures_of(api) == failures
+    assert failures_of(inside) == failures
 
 
-def failures_of(api: Api) -> list[str]:
+def failures_of(inside: httpx.Client) -> list[str]:
     """What the API has counted of answers that blame the server."""
-    lines = api.http.get("/metrics").text.splitlines()
+    lines = inside.get("/metrics").text.splitlines()
     return [line for line in lines if line.startswith("http_requests_total{") and 'status="5' in line]
 
 
