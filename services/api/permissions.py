@@ -16,6 +16,7 @@ PERMISSIONS: Final[dict[str, Role | None]] = {
     "listSources": Role.VIEWER,
     "createSource": Role.EDITOR,
     "getSource": Role.VIEWER,
+    "deleteSource": Role.EDITOR,
     "uploadDocument": Role.EDITOR,
     "listDocuments": Role.VIEWER,
     "getDocument": Role.VIEWER,

@@ -62,6 +62,23 @@ def get_source(session: Session, source_id: UUID) -> Source:
     return source
 
 
+def delete_source(session: Session, source_id: UUID) -> None:
+    """Delete the source; `Conflict` while it has documents, those that are half erased included."""
+    # Locked, so that no document comes into it between the look and the deletion.
+    source = session.scalars(select(Source).where(Source.id == source_id).with_for_update()).one_or_none()
+    if source is None:
+        raise SourceNotFound(f"There is no source {source_id}.")
+    number = session.scalar(select(func.count()).select_from(Document).where(Document.source_id == source_id)) or 0
+    if number:
+        raise Conflict(
+            f"The source {source.name!r} still has {number} documents, erased ones that are not gone yet included. "
+            "Erase them first.",
+            code="source_not_empty",
+            documents=number,
+        )
+    session.delete(source)
+
+
 def sources(session: Session, *, after: tuple[datetime, UUID] | None, limit: int) -> Sequence[Source]:
     """Up to `limit` sources, oldest first."""
     query = select(Source).order_by(Source.created_at, Source.id).limit(limit)

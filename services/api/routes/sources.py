@@ -66,3 +66,9 @@ def get(source_id: UUID, session: SessionDep, request: Request) -> Response:
     source = repository.get_source(session, source_id)
     count = repository.document_counts(session, [source_id]).get(source_id, 0)
     return respond(request, SourceView.of(source, count))
+
+
+@router.delete("/{source_id}", operation_id="deleteSource", status_code=204, summary="Delete an empty source")
+def delete(source_id: UUID, session: SessionDep) -> None:
+    """Delete a source that has no documents; 409 while it has some."""
+    repository.delete_source(session, source_id)
