@@ -78,6 +78,7 @@ def _init(docker: Docker, release: Release, _: argparse.Namespace) -> int:
 
 def _plan(docker: Docker, release: Release, _: argparse.Namespace) -> int:
     obstacles = _obstacles(docker)
+    _say(f"for {release.public_url}")
     services = convergence.services_of(docker, release.stack)
     _say(f"stack {release.stack}: {len(services)} services now; version {release.version} of {release.registry}")
     for name in versions.changes(docker, release.stack, release.hashes()):

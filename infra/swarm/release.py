@@ -26,8 +26,13 @@ class Release:
 
     @property
     def registry(self) -> str:
-        """Where our images come from."""
-        return os.environ.get("SLUICE_REGISTRY", "sluice")
+        """Where our images come from. No default: a registry of the public could have images of that name."""
+        return _needed("SLUICE_REGISTRY", "where your images are, such as registry.example.com/sluice")
+
+    @property
+    def public_url(self) -> str:
+        """What clients use."""
+        return _needed("SLUICE_PUBLIC_URL", "the URL that clients use, such as https://docs.example.com")
 
     @property
     def version(self) -> str:
@@ -61,7 +66,7 @@ class Release:
 
     def smoke(self, docker: Docker) -> None:
         """Run the smoke suite against what clients see."""
-        url = os.environ.get("SLUICE_SMOKE_URL") or os.environ["SLUICE_PUBLIC_URL"]
+        url = os.environ.get("SLUICE_SMOKE_URL") or self.public_url
         sys.stdout.flush()
         status = docker.show(
             "run", "--rm", "--network", "host", "--volume", f"{self.secrets}:/secrets:ro", "--user", str(os.getuid()),
@@ -81,3 +86,10 @@ class Release:
             "--entrypoint", "sluice-mode", self.image("nginx"), mode,
         )  # fmt: skip
         docker.call("service", "rm", job)
+
+
+def _needed(variable: str, what: str) -> str:
+    value = os.environ.get(variable)
+    if not value:
+        raise DeployError(f"{variable} is not set: {what}. Set it in sluice.env or in the shell.")
+    return value

@@ -72,13 +72,15 @@ def _wait(docker: Docker, daemon: subprocess.Popen[bytes], home: Path) -> None:
 
 
 def _stop(docker: Docker, daemon: subprocess.Popen[bytes]) -> None:
-    for arguments in (("swarm", "leave", "--force"), ("network", "rm", "docker_gwbridge")):
-        with suppress(DeployError):
-            docker.call(*arguments, timeout=_STOP_SECONDS)
+    with suppress(DeployError):
+        docker.call("swarm", "leave", "--force", timeout=_STOP_SECONDS)
     with suppress(DeployError):
         left = docker.call("ps", "--all", "--quiet").split()
         if left:
             docker.call("rm", "--force", *left, timeout=_STOP_SECONDS)
+    # Made by the engine for every swarm, and left behind by it.
+    with suppress(DeployError):
+        docker.call("network", "rm", "docker_gwbridge", timeout=_STOP_SECONDS)
     daemon.send_signal(signal.SIGTERM)
     try:
         daemon.wait(_STOP_SECONDS)

@@ -98,7 +98,7 @@ def failed_smoke(stage: Stage) -> list[Figure]:
 
     def burst() -> str:
         spec = stage.docker.inspect("service", [f"{STACK}_nginx"])[0]["Spec"]["TaskTemplate"]["ContainerSpec"]
-        return next(each for each in spec["Env"] if each.startswith("SLUICE_NGINX_REQUESTS_BURST="))
+        return next(str(each) for each in spec["Env"] if each.startswith("SLUICE_NGINX_REQUESTS_BURST="))
 
     before = burst()
     # Nobody listens there.

@@ -44,6 +44,7 @@ class Stage:
             "PATH": f"/usr/bin:{os.environ['PATH']}",
             "DOCKER_HOST": self.docker.host,
             "SLUICE_SECRETS": str(self.secrets),
+            "SLUICE_REGISTRY": "sluice",
             "SLUICE_VERSION": VERSION,
             "SLUICE_PUBLIC_URL": self.url,
             "SLUICE_HTTP_PORT": self.url.rpartition(":")[2],
