@@ -36,7 +36,7 @@ status: $(INSTALLED) ## Show every part with its state, memory and address
 setup: $(INSTALLED) ## Make .venv and install everything in it, at the versions of constraints.txt
 
 .PHONY: test
-test: $(INSTALLED) lint ## Run all that CI runs, on ports and folders of its own
+test: $(INSTALLED) lint ## Run lint, types and every test, on ports and folders of its own
 	@$(BIN)/python -m infra.embedded.system_packages $(TEST_PACKAGES)
 	@SLUICE_HOME=.sluice-test $(BIN)/python -m pytest
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from infra.swarm import convergence, versions
+from infra.swarm.convergence import Service
 from infra.swarm.docker import DeployError, Docker, read_environment
 from infra.swarm.release import Release
 
@@ -26,7 +28,7 @@ def main() -> int:
         os.environ.update({**(read_environment(file) if file.is_file() else {}), **os.environ})
         release = Release(
             root=ROOT,
-            stack=given.stack,
+            stack=given.stack or os.environ.get("SLUICE_STACK", "sluice"),
             secrets=Path(os.environ.get("SLUICE_SECRETS", "secrets")).absolute(),
             overlays=[Path(each) for each in getattr(given, "overlay", [])],
         )
@@ -39,12 +41,13 @@ def main() -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="infra/swarm/deploy", description="Deploy Sluice to this swarm.")
-    parser.add_argument("--stack", default=os.environ.get("SLUICE_STACK", "sluice"), help="name of the stack")
+    parser.add_argument("--stack", help="name of the stack (default: SLUICE_STACK, or sluice)")
     parser.add_argument("--environment", default="sluice.env", help="file of NAME=value lines (default sluice.env)")
     parser.set_defaults(run=_deploy)
     commands = parser.add_subparsers(title="commands (default: deploy)", metavar="")
     for name, run, summary in (
         ("init", _init, "make the passwords and keys that are missing in ./secrets"),
+        ("build", _build, "build the images of this checkout; what follows -- goes to docker build"),
         ("plan", _plan, "say what a deploy would change, and what is in its way"),
         ("deploy", _deploy, "plan, deploy, wait, smoke-test; take back what failed"),
         ("status", _status, "show every service"),
@@ -61,6 +64,8 @@ def _arguments() -> argparse.ArgumentParser:
         if name == "deploy":
             command.add_argument("--no-smoke", action="store_true", help="do not run the smoke suite")
             command.add_argument("--no-resolve", action="store_true", help="use the images that the nodes have")
+        if name == "build":
+            command.add_argument("options", nargs="*", help="options of docker build, after --")
         if name == "mode":
             command.add_argument("mode", choices=_MODES)
     parser.set_defaults(overlay=[], timeout=600, no_smoke=False, no_resolve=False)
@@ -76,8 +81,16 @@ def _init(docker: Docker, release: Release, _: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
+def _build(docker: Docker, release: Release, given: argparse.Namespace) -> int:
+    for image in release.build(docker, given.options):
+        _say(image)
+    return 0
+
+
 def _plan(docker: Docker, release: Release, _: argparse.Namespace) -> int:
     obstacles = _obstacles(docker)
+    if obstacles and not _is_manager(docker):
+        raise DeployError(obstacles[0])
     _say(f"for {release.public_url}")
     services = convergence.services_of(docker, release.stack)
     _say(f"stack {release.stack}: {len(services)} services now; version {release.version} of {release.registry}")
@@ -94,36 +107,46 @@ def _deploy(docker: Docker, release: Release, given: argparse.Namespace) -> int:
     if _plan(docker, release, given) != 0:
         return 1
     before = {each.name: each for each in convergence.services_of(docker, release.stack)}
-    release.deploy(docker, resolve=not given.no_resolve)
-    after = convergence.services_of(docker, release.stack)
-    changed = {each.name for each in after if each.definition != getattr(before.get(each.name), "definition", None)}
-    unchanged = {each.name for each in after} - changed
+    history = frozenset().union(*(each.rejected for each in before.values()))
     try:
-        convergence.wait(docker, release.stack, seconds=given.timeout, say=_say, ignoring=unchanged)
+        release.deploy(docker, resolve=not given.no_resolve)
+        unchanged = {each.name for each in convergence.services_of(docker, release.stack)} - _changed(
+            docker, release, before
+        )
+        convergence.wait(
+            docker, release.stack, seconds=given.timeout, say=_say, ignoring=unchanged, known_tasks=history
+        )
         if not given.no_smoke:
             release.smoke(docker)
     except DeployError as error:
-        _take_back(docker, release, sorted(changed & set(before)), given.timeout)
-        raise DeployError(f"{error}\nThe deploy failed" + _epilogue(before)) from error
+        raise DeployError(f"{error}\n{_take_back(docker, release, before, given.timeout)}") from error
     for name in versions.prune(docker, release.stack):
         _say(f"  removed  {name}")
     _say(f"stack {release.stack} is up.")
     return 0
 
 
-def _epilogue(before: dict[str, convergence.Service]) -> str:
-    if before:
-        return ", and the services have their previous definition again."
-    return "; it was the first of this stack, so there is nothing to go back to. Remove it: docker stack rm"
+def _changed(docker: Docker, release: Release, before: Mapping[str, Service]) -> set[str]:
+    now = convergence.services_of(docker, release.stack)
+    return {each.name for each in now if each.name not in before or each.definition != before[each.name].definition}
 
 
-def _take_back(docker: Docker, release: Release, changed: list[str], seconds: float) -> None:
+def _take_back(docker: Docker, release: Release, before: Mapping[str, Service], seconds: float) -> str:
+    """Give what was changed its previous definition; a sentence that says how that went."""
+    if not before:
+        remove = f"docker stack rm {release.stack}"
+        return f"It was the first deploy of this stack: there is nothing to go back to. Remove it: {remove}"
     now = {each.name: each for each in convergence.services_of(docker, release.stack)}
-    undo = [name for name in changed if now[name].can_roll_back and not now[name].taken_back]
-    if changed:
-        _say(f"taking back {', '.join(undo) or 'nothing more'}")
+    changed = _changed(docker, release, before) & before.keys()
+    undo = sorted(name for name in changed if now[name].can_roll_back and not now[name].taken_back)
+    history = frozenset().union(*(each.rejected for each in now.values()))
+    try:
+        _say(f"taking back {', '.join(undo) or 'nothing more than Swarm already has'}")
         convergence.roll_back(docker, undo)
-        convergence.wait(docker, release.stack, seconds=seconds, say=_say, ignoring=set(now))
+        convergence.wait(docker, release.stack, seconds=seconds, say=_say, ignoring=set(now), known_tasks=history)
+    except DeployError as error:
+        return f"The deploy failed, and taking it back did not end well either: {error}"
+    return "The deploy failed, and the services have their previous definition again."
 
 
 def _status(docker: Docker, release: Release, _: argparse.Namespace) -> int:
@@ -136,12 +159,20 @@ def _status(docker: Docker, release: Release, _: argparse.Namespace) -> int:
 
 def _rollback(docker: Docker, release: Release, given: argparse.Namespace) -> int:
     services = convergence.services_of(docker, release.stack)
-    undo = [each.name for each in services if each.can_roll_back]
+    # The previous definition of one that was taken back is the one that failed.
+    undo = [each.name for each in services if each.can_roll_back and not each.taken_back]
     if not undo:
-        raise DeployError(f"No service of {release.stack} has a previous definition.")
+        raise DeployError(f"No service of {release.stack} has a previous definition that it was not taken back from.")
+    history = frozenset().union(*(each.rejected for each in services))
     convergence.roll_back(docker, undo)
-    known = {each.name for each in services}
-    convergence.wait(docker, release.stack, seconds=given.timeout, say=_say, ignoring=known)
+    convergence.wait(
+        docker,
+        release.stack,
+        seconds=given.timeout,
+        say=_say,
+        ignoring={each.name for each in services},
+        known_tasks=history,
+    )
     return 0
 
 
@@ -158,9 +189,8 @@ def _mode(docker: Docker, release: Release, given: argparse.Namespace) -> int:
 
 
 def _obstacles(docker: Docker) -> list[str]:
-    info = docker.call("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}").split()
-    if info != ["active", "true"]:
-        return ["this is not a manager of a swarm: docker swarm init"]
+    if not _is_manager(docker):
+        return ["This is not a manager of a swarm: docker swarm init, or go to one."]
     nodes = docker.inspect("node", docker.call("node", "ls", "--quiet").split())
     return [
         f"no ready node has the label {label}: docker node update --label-add {label}=true NODE"
@@ -169,6 +199,11 @@ def _obstacles(docker: Docker) -> list[str]:
             node["Spec"].get("Labels", {}).get(label) == "true" and node["Status"]["State"] == "ready" for node in nodes
         )
     ]
+
+
+def _is_manager(docker: Docker) -> bool:
+    info = docker.call("info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}").split()
+    return info == ["active", "true"]
 
 
 def _say(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ _CALM_LOOKS: Final = 3
 # A task is rejected before it starts, for a reason that stays: no such image, not enough processors.
 _HOPELESS: Final = 3
 _ONE_SHOT: Final = "sluice.one-shot"
-_TAKEN_BACK: Final = frozenset({"rollback_started", "rollback_paused", "rollback_completed", "paused"})
+_TAKEN_BACK: Final = frozenset({"rollback_started", "rollback_paused", "rollback_completed"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Service:
     running: int
     desired: int
     completed: int
-    rejected: int
+    rejected: frozenset[str]
     one_shot: bool
     can_roll_back: bool
 
@@ -39,12 +40,17 @@ class Service:
         """All that shall run runs, or has run to its end, and no update is under way."""
         if self.update_state in {"updating", "rollback_started"}:
             return False
-        return bool(self.completed) if self.one_shot else self.running == self.desired > 0
+        return bool(self.completed) if self.one_shot else self.running == self.desired
 
     @property
     def taken_back(self) -> bool:
-        """The engine gave the update up."""
+        """The engine gave the service its previous definition, or is about to."""
         return self.update_state in _TAKEN_BACK
+
+    @property
+    def given_up(self) -> bool:
+        """The engine does not go on with the update."""
+        return self.taken_back or self.update_state == "paused"
 
 
 def services_of(docker: Docker, stack: str) -> list[Service]:
@@ -56,21 +62,30 @@ def services_of(docker: Docker, stack: str) -> list[Service]:
 
 
 def wait(
-    docker: Docker, stack: str, *, seconds: float, say: Callable[[str], None], ignoring: Collection[str] = ()
+    docker: Docker,
+    stack: str,
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+    ignoring: Collection[str] = (),
+    known_tasks: AbstractSet[str] = frozenset(),
 ) -> None:
     """Return when every service has converged; `DeployError`, with what its tasks say, when one cannot.
 
-    `ignoring`: services that this deploy did not change; that an earlier update was taken back is no news.
+    `ignoring`: services that this deploy did not change; that an earlier update was taken back is no news. Nor is what
+    became of `known_tasks`: the engine keeps the history of a service.
     """
     deadline = time.monotonic() + seconds
     calm = 0
     said = ""
     while calm < _CALM_LOOKS:
         services = services_of(docker, stack)
-        failed = [each.name for each in services if each.taken_back and each.name not in ignoring]
+        failed = [each.name for each in services if each.given_up and each.name not in ignoring]
         if failed:
             raise DeployError(_why(docker, failed, "was taken back, because new tasks did not stay healthy"))
-        rejected = [each.name for each in services if each.rejected >= _HOPELESS and not each.converged]
+        rejected = [
+            each.name for each in services if len(each.rejected - known_tasks) >= _HOPELESS and not each.converged
+        ]
         if rejected:
             raise DeployError(_why(docker, rejected, "cannot start on any node"))
         waiting = [each for each in services if not each.converged]
@@ -99,7 +114,8 @@ def _service(docker: Docker, found: dict[str, Any]) -> Service:
     desired = (
         int(spec["Mode"]["Replicated"]["Replicas"])
         if "Replicated" in spec["Mode"]
-        else sum(state in {"Running", "Ready"} for state in wanted)
+        # A global service has as many as there are nodes for it: one at the least, or a label is missing.
+        else max(1, sum(state in {"Running", "Ready"} for state in wanted))
     )
     return Service(
         name=name,
@@ -110,7 +126,7 @@ def _service(docker: Docker, found: dict[str, Any]) -> Service:
         desired=desired,
         # The newest task says how the latest run went.
         completed=int(bool(states) and states[0] == "Complete"),
-        rejected=states.count("Rejected"),
+        rejected=frozenset(str(task["ID"]) for task, state in zip(tasks, states, strict=True) if state == "Rejected"),
         one_shot=_ONE_SHOT in spec["Labels"],
         can_roll_back=bool(found.get("PreviousSpec")),
     )

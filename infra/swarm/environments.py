@@ -69,6 +69,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "SLUICE_REGISTRY": "Where our images are: registry and folder, such as `registry.example.com/sluice`",
     "SLUICE_S3_IMAGE": "Image of VersityGW",
     "SLUICE_SECRETS": "Folder of the secrets, one file each; `infra/swarm/deploy init` makes what is missing",
+    "SLUICE_SMOKE_CA": "File with the authority (PEM) that the smoke suite shall trust besides the public ones",
     "SLUICE_SMOKE_URL": "URL for the smoke suite after a deploy; default: `SLUICE_PUBLIC_URL`",
     "SLUICE_STACK": "Name of the stack, with which the names of its networks, volumes and secrets begin",
     "SLUICE_TLS_DIR": "Folder with `certificate.pem` (the whole chain) and `key.pem`, readable by user 10001",
@@ -143,7 +144,7 @@ def _deployment_rows(stack: Mapping[str, Any], compose: Mapping[str, Any]) -> It
     swarm, tls = dict(_defaults(stack)), dict(_defaults(load(ROOT / "infra/swarm/tls.yml")))
     one_machine = dict(_defaults(compose))
     # Read by infra/swarm/deploy itself.
-    columns = (tls | swarm | {"SLUICE_SMOKE_URL": "—"}, one_machine)
+    columns = (tls | swarm | {"SLUICE_SMOKE_CA": "—", "SLUICE_SMOKE_URL": "—"}, one_machine)
     for name in sorted({*columns[0], *columns[1]}):
         if not name.startswith("SHA_"):
             yield (f"`{name}`", *(column.get(name, "") for column in columns), meaning_of(name))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from infra.swarm import versions
 from infra.swarm.docker import DeployError, Docker
 
+_TARGETS: Final = ("api", "workers", "workers-ocr", "emb", "llm")
+_BUILD_SECONDS: Final = 3600
 _TLS_OVERLAY: Final = Path("infra/swarm/tls.yml")
 
 
@@ -48,6 +53,27 @@ class Release:
         """One of our images at this version."""
         return f"{self.registry}/{name}:{self.version}"
 
+    def build(self, docker: Docker, options: Sequence[str]) -> Iterator[str]:
+        """Build every image of this checkout; their names, each when it is there."""
+        facts = {
+            "VERSION": self.version,
+            "COMMIT": commit_of(self.root),
+            "CREATED": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        arguments = [each for name, value in facts.items() for each in ("--build-arg", f"{name}={value}")]
+        for name, file in (
+            *((each, "infra/images/Dockerfile") for each in _TARGETS),
+            ("nginx", "infra/nginx/Dockerfile"),
+        ):
+            target = ["--target", name] if name != "nginx" else []
+            status = docker.show(
+                "build", "--file", str(self.root / file), *target, *arguments, *options, "--tag", self.image(name),
+                str(self.root), timeout=_BUILD_SECONDS, environment={"DOCKER_BUILDKIT": "1"},
+            )  # fmt: skip
+            if status != 0:
+                raise DeployError(f"docker build of {name} failed, as it says above.")
+            yield self.image(name)
+
     def hashes(self) -> dict[str, str]:
         """The variables that name secrets and configs by their content."""
         return versions.content_hashes(self.root, self.secrets, tls=self.tls)
@@ -68,9 +94,12 @@ class Release:
         """Run the smoke suite against what clients see."""
         url = os.environ.get("SLUICE_SMOKE_URL") or self.public_url
         sys.stdout.flush()
+        authority = os.environ.get("SLUICE_SMOKE_CA")
+        trust = ["--volume", f"{Path(authority).absolute()}:/ca.pem:ro"] if authority else []
         status = docker.show(
             "run", "--rm", "--network", "host", "--volume", f"{self.secrets}:/secrets:ro", "--user", str(os.getuid()),
-            self.image("api"), "sluice", "smoke", url, "--wait", "60", "--password-file", "/secrets/admin_password",
+            *trust, self.image("api"), "sluice", "smoke", url, *(["--ca", "/ca.pem"] if authority else []),
+            "--wait", "60", "--password-file", "/secrets/admin_password",
             "--email", os.environ.get("SLUICE_ADMIN_EMAIL", "admin@sluice.local"),
         )  # fmt: skip
         if status != 0:
@@ -79,13 +108,31 @@ class Release:
     def set_mode(self, docker: Docker, mode: str) -> None:
         """Set the flag that nginx looks at, on every edge node, without a restart: by a job that runs once on each."""
         job = f"{self.stack}_mode"
+        with suppress(DeployError):
+            docker.call("service", "rm", job)
+        try:
+            self._run_mode_job(docker, job, mode)
+        finally:
+            with suppress(DeployError):
+                docker.call("service", "rm", job)
+
+    def _run_mode_job(self, docker: Docker, job: str, mode: str) -> None:
         docker.call(
             "service", "create", "--quiet", "--name", job, "--mode", "global-job", "--restart-condition", "none",
             "--constraint", "node.labels.sluice.edge==true", "--no-healthcheck",
             "--mount", f"type=volume,source={self.stack}_nginx-mode,target=/var/lib/sluice/mode",
             "--entrypoint", "sluice-mode", self.image("nginx"), mode,
         )  # fmt: skip
-        docker.call("service", "rm", job)
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit of a checkout, as far as git is there to tell."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return asked.stdout.strip() or "unknown"
 
 
 def _needed(variable: str, what: str) -> str:

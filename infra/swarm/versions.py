@@ -50,7 +50,8 @@ def prune(docker: Docker, stack: str) -> list[str]:
     """
     removed = []
     for kind in ("secret", "config"):
-        names = [row["Name"] for row in docker.rows(kind, "ls", "--filter", f"name={stack}_")]
+        ours = f"label=com.docker.stack.namespace={stack}"
+        names = [row["Name"] for row in docker.rows(kind, "ls", "--filter", ours)]
         versions: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for found in docker.inspect(kind, [name for name in names if _HASH.search(name)]):
             name = found["Spec"]["Name"]

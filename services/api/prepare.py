@@ -11,11 +11,12 @@ from typing import Final
 
 from alembic.config import main as alembic
 from psycopg import OperationalError as ServerAway
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError as DatabaseAway
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from sluice.db import roles
+from sluice.db import roles, schema
 from sluice.db.roles import Login
 from sluice.db.unscoped import create_unscoped_sessions
 from sluice.errors import TemporarilyUnavailable
@@ -34,6 +35,7 @@ from sluice.telemetry import configure_logging, logger
 
 log = logger()
 _PATIENCE_SECONDS: Final = 300.0
+_SAY_EVERY: Final = 10
 _AWAY: Final = (ServerAway, DatabaseAway, TemporarilyUnavailable)
 
 
@@ -49,8 +51,7 @@ def main() -> None:
     try:
         _waiting_for(_ensure_database, database, owner)
         log.info("prepare.database")
-        _waiting_for(alembic, argv=["upgrade", "head"])
-        log.info("prepare.schema")
+        _waiting_for(_migrate, owner)
         _waiting_for(S3ObjectStore(store).ensure_bucket)
         log.info("prepare.bucket")
         made = ensure_administrator(
@@ -65,10 +66,32 @@ def main() -> None:
         raise SystemExit(75) from None  # EX_TEMPFAIL of sysexits.h: whoever runs this shall run it again
 
 
+def _migrate(owner: MigrationSettings) -> None:
+    engine = create_engine(owner.owner_url.get_secret_value(), poolclass=NullPool)
+    with engine.connect() as connection:
+        found = schema.revision(connection)
+    if found is not None and found not in schema.REVISIONS:
+        # A version that was rolled back: its code works on the newer schema, and Alembic would not know the way.
+        log.warning("prepare.schema_is_newer", found=found, known=schema.REVISIONS[-1])
+        return
+    alembic(argv=["upgrade", "head"])
+    log.info("prepare.schema")
+
+
 def _waiting_for(step: Callable[..., object], *arguments: object, **options: object) -> None:
     """Do this step, again and again while a server is not there."""
+
+    def say(state: RetryCallState) -> None:
+        if state.attempt_number % _SAY_EVERY == 1:
+            reason = state.outcome.exception() if state.outcome else None
+            log.warning("prepare.waiting", detail=str(reason).strip())
+
     retrying = Retrying(
-        retry=retry_if_exception_type(_AWAY), wait=wait_fixed(1), stop=stop_after_delay(_PATIENCE_SECONDS), reraise=True
+        retry=retry_if_exception_type(_AWAY),
+        wait=wait_fixed(1),
+        stop=stop_after_delay(_PATIENCE_SECONDS),
+        before_sleep=say,
+        reraise=True,
     )
     retrying(step, *arguments, **options)
 

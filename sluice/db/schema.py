@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,14 @@ from sluice.errors import TemporarilyUnavailable
 REVISIONS: Final = ("0001", "0002")
 
 
+def revision(connection: Session | Connection) -> str | None:
+    """The schema's revision; `None` before the first migration."""
+    if connection.execute(text("SELECT to_regclass('public.alembic_version')")).scalar() is None:
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
 def require_current(session: Session) -> None:
     """Raise `TemporarilyUnavailable` until the schema is this code's, or a later one.
 
@@ -21,7 +29,7 @@ def require_current(session: Session) -> None:
     side by side during a rolling update, and an update can be taken back.
     """
     try:
-        found = session.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        found = revision(session)
     except ProgrammingError as error:
         raise _behind("none that may be read") from error
     if found is None or found in REVISIONS[:-1]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import psycopg
 import pytest
 from alembic.config import Config
@@ -45,6 +49,34 @@ def test_an_older_schema_is_behind_and_the_current_one_is_not(alembic: Alembic, 
     assert alembic("upgrade", "head").returncode == 0
 
     checked(empty_database)
+
+
+def test_preparing_an_older_version_leaves_a_later_schema_as_it_is(
+    alembic: Alembic, empty_database: str, variables: dict[str, str]
+) -> None:
+    assert alembic("upgrade", "head").returncode == 0
+    with psycopg.connect(empty_database.replace("postgresql+psycopg", "postgresql")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    database = empty_database.rpartition("/")[2]
+    urls = {
+        name: variables[name].rpartition("/")[0] + f"/{database}"
+        for name in ("SLUICE_DATABASE_URL", "SLUICE_DATABASE_SYSTEM_URL", "SLUICE_DATABASE_OWNER_URL")
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-m", "services.api.prepare"],
+        cwd=ROOT,
+        env=os.environ | variables | urls | {"SLUICE_ADMIN_PASSWORD": "a long password"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "prepare.schema_is_newer" in done.stdout + done.stderr
+    with psycopg.connect(empty_database.replace("postgresql+psycopg", "postgresql")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
 
 
 def test_a_later_schema_does_not_hold_up_older_code(alembic: Alembic, empty_database: str) -> None:

@@ -40,6 +40,7 @@ NOT_ON_SWARM = {
     "read by the client, so that secrets in it would show": {"env_file"},
 }  # fmt: skip
 # Named on one machine, because what has no name is left behind by `docker compose down`.
+NEEDED = {"SLUICE_PUBLIC_URL": "https://docs.example.com", "SLUICE_REGISTRY": "registry.example.com/sluice"}
 SCRATCH = {"api-tmp", "worker-tmp", "prometheus"}
 SECRET_WORDS = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE_KEY|ACCESS_KEY")
 # Modules in which a process reads its settings, from the file that is started on.
@@ -259,13 +260,22 @@ def stack_config() -> list[str]:
 def test_docker_reads_the_stack(stack_config: list[str], overlay: str) -> None:
     overlays = ["--compose-file", overlay] if overlay else []
 
-    done = _docker(*stack_config, *overlays, SLUICE_PUBLIC_URL="https://docs.example.com")
+    done = _docker(*stack_config, *overlays, **NEEDED)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_deploy_without_its_url_is_refused_with_a_sentence(stack_config: list[str]) -> None:
-    done = _docker(*stack_config)
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("SLUICE_PUBLIC_URL", "set it to the URL that clients use"),
+        ("SLUICE_REGISTRY", "set it to where your images are"),
+    ],
+)
+def test_a_deploy_without_what_only_the_operator_knows_is_refused_with_a_sentence(
+    stack_config: list[str], name: str, sentence: str
+) -> None:
+    done = _docker(*stack_config, **{each: value for each, value in NEEDED.items() if each != name})
 
     assert done.returncode != 0
-    assert "set it to the URL that clients use" in done.stderr
+    assert sentence in done.stderr

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from infra.swarm.rehearsal.experiments import BROKEN, Figure
 from infra.swarm.rehearsal.images import NGINX_BASE, Builder
 from infra.swarm.rehearsal.packages import build_secrets
 from infra.swarm.rehearsal.stage import VERSION, Stage, expect
+from infra.swarm.release import commit_of
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 _LABELS: Final = ("sluice.edge", "sluice.compute", "sluice.storage")
@@ -36,6 +36,7 @@ _EXPERIMENTS: Final[tuple[Callable[[Stage], list[Figure]], ...]] = (
     experiments.failed_smoke,
     experiments.secret_rotation,
     experiments.failed_update,
+    experiments.tls,
 )
 
 
@@ -55,7 +56,8 @@ def main() -> int:
     try:
         figures = _rehearse(home, keep=keep)
     except DeployError as error:
-        sys.stderr.write(f"error: {error}\n")
+        log = (home / "engine.log").read_text(errors="replace").splitlines()[-15:]
+        sys.stderr.write("\n".join([f"error: {error}", "The engine's last words:", *log]) + "\n")
         return 1
     finally:
         if not keep:
@@ -71,7 +73,7 @@ def _rehearse(home: Path, *, keep: bool) -> list[Figure]:
             for what, build in (
                 ("base image", builder.base),
                 ("stand-ins for images of a registry", builder.standins),
-                ("our images", lambda: builder.ours(VERSION, _commit())),
+                ("our images", lambda: builder.ours(VERSION, commit_of(ROOT))),
             ):
                 _timed(what, build)
         builder.broken_api(VERSION, BROKEN)
@@ -119,13 +121,6 @@ def _image_figures(builder: Builder) -> list[Figure]:
         user = builder.user_of(f"sluice/{name}:{VERSION}")
         figures.append(Figure(f"image {name} runs as", user, "not root", user.split(":")[0] not in {"", "0", "root"}))
     return figures
-
-
-def _commit() -> str:
-    asked = subprocess.run(
-        ["/usr/bin/git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
 
 
 def _timed(what: str, act: Callable[[], object]) -> None:

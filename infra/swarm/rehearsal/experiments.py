@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Final
 
 from infra.swarm.rehearsal.load import Seen, load
-from infra.swarm.rehearsal.stage import STACK, VERSION, Stage, expect
+from infra.swarm.rehearsal.stage import STACK, VERSION, Stage, expect, free_port
 
 BROKEN: Final = "broken"
 _DOCUMENTS: Final = 12
@@ -31,7 +31,7 @@ class Figure:
 def no_way_out(stage: Stage) -> list[Figure]:
     """Only nginx has a route to the outside; what is inside could not call anybody if it wanted to."""
     figures = []
-    for service in ("api", "worker", "emb", "llm", "dispatcher"):
+    for service in sorted(set(stage.services()) - {"nginx", "migrate"}):
         table = stage.docker.call("exec", stage.containers(service)[0], "cat", "/proc/net/route")
         default = any(line.split()[1] == "00000000" for line in table.splitlines()[1:])
         figures.append(Figure(f"{service}: routes to the outside", str(int(default)), "0", not default))
@@ -66,13 +66,16 @@ def worker_killed(stage: Stage) -> list[Figure]:
             )
             jobs.append(answer.raise_for_status().json()["job_id"])
         _until(lambda: any(client.get(f"/api/jobs/{job}").json()["state"] == "running" for job in jobs), 60)
-        killed = stage.containers("worker")[0]
-        stage.docker.call("kill", "--signal", "KILL", killed)
+        # All of them, so that whoever holds a step dies with it.
+        killed = set(stage.containers("worker"))
+        stage.docker.call("kill", "--signal", "KILL", *killed)
         ended = stage.wait_ready(client, jobs, _RECOVERY_SECONDS)
     lost = sum(job["state"] != "ready" for job in ended.values())
     _until(lambda: stage.services()["worker"].converged, 60)
-    again = killed not in stage.containers("worker") and stage.services()["worker"].converged
+    again = killed.isdisjoint(stage.containers("worker")) and stage.services()["worker"].converged
+    interrupted = int(stage.sql("SELECT count(*) FROM job_steps WHERE attempt > 1", database="sluice")[0])
     return [
+        Figure("worker killed: steps interrupted", str(interrupted), "1 or more", interrupted > 0),
         Figure(f"worker killed: documents lost of {_DOCUMENTS}", str(lost), "0", lost == 0),
         Figure("worker killed: rescheduled", "yes" if again else "no", "yes", again),
     ]
@@ -126,6 +129,20 @@ def secret_rotation(stage: Stage) -> list[Figure]:
         Figure("secret rotation: old login runs out", ",".join(ending) or "no", "yes", set(before) <= set(ending)),
         *_unharmed("secret rotation", seen),
     ]
+
+
+def tls(stage: Stage) -> list[Figure]:
+    """Nginx gets a certificate; the smoke suite of that deploy goes over HTTPS."""
+    stage.make_certificate()
+    url = f"https://127.0.0.1:{free_port()}"
+    done = stage.update(
+        SLUICE_NGINX_TLS="files",
+        SLUICE_PUBLIC_URL=url,
+        SLUICE_HTTPS_PORT=url.rpartition(":")[2],
+        SLUICE_SMOKE_CA=str(stage.secrets / "tls_certificate"),
+    )
+    passed = f"checks passed: {url}" in expect(done, 0)
+    return [Figure("TLS: smoke suite over HTTPS", "passed" if passed else "not run", "passed", passed)]
 
 
 def modes(stage: Stage) -> list[Figure]:

@@ -12,7 +12,7 @@ from infra.swarm.docker import DeployError, Docker
 SERVICES: Final = ("api", "workers", "emb", "llm")
 # The names that stack.yml and the Dockerfiles have, so that the same files are built and deployed here.
 PYTHON_BASE: Final = "python:3.11-slim-bookworm"
-NGINX_BASE: Final = "nginx:1.30.4-bookworm"
+NGINX_BASE: Final = "nginx:1.30.4-trixie"
 STANDINS: Final = {
     "postgres": "postgres:18.1-bookworm",
     "redis": "redis:8.2-bookworm",

@@ -9,10 +9,17 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from infra.swarm import convergence
 from infra.swarm.docker import DeployError, Docker
@@ -29,7 +36,7 @@ class Stage:
     docker: Docker
     root: Path
     home: Path
-    url: str = field(default_factory=lambda: f"http://127.0.0.1:{_free_port()}")
+    url: str = field(default_factory=lambda: f"http://127.0.0.1:{free_port()}")
 
     @property
     def secrets(self) -> Path:
@@ -64,6 +71,26 @@ class Stage:
         sizes = self.root / "infra/swarm/rehearsal/sizes.yml"
         return self.deploy("deploy", "--no-resolve", "--timeout", "300", "--overlay", str(sizes), **variables)
 
+    def make_certificate(self) -> None:
+        """Put a certificate for this machine, its own authority, where the operator's would be."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        (self.secrets / "tls_certificate").write_bytes(certificate.public_bytes(Encoding.PEM))
+        (self.secrets / "tls_key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
     def sign_in(self) -> str:
         """A fresh token of the first administrator."""
         password = (self.secrets / "admin_password").read_text().strip()
@@ -81,9 +108,10 @@ class Stage:
         label = f"label=com.docker.swarm.service.name={STACK}_{service}"
         return self.docker.call("ps", "--quiet", "--filter", label).split()
 
-    def sql(self, statement: str) -> list[str]:
+    def sql(self, statement: str, database: str = "postgres") -> list[str]:
         """What PostgreSQL answers its superuser."""
-        command = f'PGPASSWORD="$(cat /run/secrets/postgres_password)" psql -h 127.0.0.1 -U postgres -Atc "{statement}"'
+        connect = f"psql -h 127.0.0.1 -U postgres -d {database}"
+        command = f'PGPASSWORD="$(cat /run/secrets/postgres_password)" {connect} -Atc "{statement}"'
         return self.docker.call("exec", self.containers("postgres")[0], "sh", "-c", command).split()
 
     def services(self) -> dict[str, convergence.Service]:
@@ -113,7 +141,8 @@ def expect(done: subprocess.CompletedProcess[str], status: int) -> str:
     return printed
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
