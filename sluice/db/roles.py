@@ -60,10 +60,12 @@ def _ensure_login(connection: Connection[Any], login: Login) -> None:
     if login.user != login.role and not _exists(connection, login.role):
         connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(login.role)))
     verb = sql.SQL("ALTER" if _exists(connection, login.user) else "CREATE")
+    # Hashed here: a statement may end up in the server's log.
+    password = connection.pgconn.encrypt_password(login.password.encode(), login.user.encode(), b"scram-sha-256")
     connection.execute(
         sql.SQL(
             "{} ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE PASSWORD {} VALID UNTIL 'infinity'"
-        ).format(verb, sql.Identifier(login.user), sql.Literal(login.password))
+        ).format(verb, sql.Identifier(login.user), sql.Literal(password.decode()))
     )
     if login.user != login.role:
         connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(login.role), sql.Identifier(login.user)))
