@@ -27,7 +27,7 @@ from tests.integration.nginx_edge import Edge, problem, running_edge, until
 GIGABYTE: Final = 1024**3
 FORM: Final = 64 * 1024
 # What may come on top of what an idle API has, and all that nginx may have.
-MOST_FOR_AN_UPLOAD: Final = 200_000_000
+MOST_FOR_AN_UPLOAD: Final = 64_000_000
 MOST_FOR_NGINX: Final = 50_000_000
 LOGINS: Final = 3
 
