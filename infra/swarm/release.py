@@ -88,7 +88,7 @@ class Release:
             environment={"SLUICE_STACK": self.stack, "SLUICE_SECRETS": str(self.secrets), **self.hashes()},
         )  # fmt: skip
         if status != 0:
-            raise DeployError("docker stack deploy refused the stack; its reason is above. Nothing was waited for.")
+            raise DeployError("docker stack deploy refused the stack; its reason is above.")
 
     def smoke(self, docker: Docker) -> None:
         """Run the smoke suite against what clients see."""
