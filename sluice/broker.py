@@ -16,11 +16,13 @@ UNROUTED: Final = "sluice.v1.unrouted"
 DEAD_LETTER_EXCHANGE: Final = "sluice.v1.dlx"
 DEAD: Final = "sluice.v1.dead"
 
+# Small documents: a person waits for these.
+URGENT: Final = "sluice.v1.urgent"
 INGEST: Final = "sluice.v1.ingest"
 EMBED: Final = "sluice.v1.embed"
 ANALYZE: Final = "sluice.v1.analyze"
 MAINTENANCE: Final = "sluice.v1.maintenance"
-QUEUES: Final = (INGEST, EMBED, ANALYZE, MAINTENANCE)
+QUEUES: Final = (URGENT, INGEST, EMBED, ANALYZE, MAINTENANCE)
 
 _exchange: Final = Exchange(EXCHANGE, type="topic", durable=True, arguments={"alternate-exchange": UNROUTED})
 _FOURTEEN_DAYS: Final = 14 * 24 * 3600 * 1000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariable
@@ -193,6 +193,26 @@ class JobSettings(Settings):
     dispatch_timeout_seconds: float = Field(
         120.0, gt=0, description="A published step unclaimed this long is sent again"
     )
+
+
+class KillPointSettings(Settings):
+    """Faults on command, for tests."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_")
+
+    environment: Literal["production", "test"] = Field(
+        "production", description="`test` allows what would harm a deployment, such as kill points"
+    )
+    kill_points: Path | None = Field(None, description="Folder of armed kill points, where the environment is test")
+
+    @model_validator(mode="after")
+    def _not_in_production(self) -> Self:
+        if self.kill_points is not None and self.environment != "test":
+            raise ValueError(
+                "kill points let any file in a folder kill this process, so production refuses them: remove "
+                "SLUICE_KILL_POINTS, or set SLUICE_ENVIRONMENT=test on a platform that nobody needs"
+            )
+        return self
 
 
 class IngestSettings(Settings):

@@ -69,6 +69,8 @@ class DocumentVersion(Identified, TenantOwned, Timestamped, Base):
     chunk_count: Mapped[int | None]
     activated_at: Mapped[datetime | None]
     superseded_at: Mapped[datetime | None]
+    # The version whose bytes this one reads again (another model, chunker or parser); cleared when it is shown.
+    reread_of: Mapped[UUID | None]
 
     __table_args__ = (
         UniqueConstraint("document_id", "number"),
@@ -78,7 +80,7 @@ class DocumentVersion(Identified, TenantOwned, Timestamped, Base):
             "source_id",
             "content_hash",
             unique=True,
-            postgresql_where=text("superseded_at IS NULL"),
+            postgresql_where=text("superseded_at IS NULL AND reread_of IS NULL"),
         ),
     )
 

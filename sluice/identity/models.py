@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Index, text
+from sqlalchemy import BigInteger, Index, LargeBinary, String, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sluice.db.base import Base, Identified, TenantOwned, Timestamped
@@ -30,3 +33,24 @@ class User(Identified, TenantOwned, Timestamped, Base):
     disabled_at: Mapped[datetime | None]
 
     __table_args__ = (Index("uq_users_email", text("lower(email)"), unique=True),)
+
+
+class AuditEntry(Identified, TenantOwned, Base):
+    """Who did what: added, never changed. Each entry carries the digest of the one before it."""
+
+    __tablename__ = "audit"
+
+    # 1, 2, 3, ... within a tenant: a gap is an entry that somebody removed.
+    number: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[datetime]
+    # None: the platform itself.
+    actor_id: Mapped[UUID | None]
+    action: Mapped[str] = mapped_column(String(60))
+    target_kind: Mapped[str] = mapped_column(String(40))
+    target_id: Mapped[UUID | None]
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    request_id: Mapped[str | None] = mapped_column(String(200))
+    previous: Mapped[bytes] = mapped_column(LargeBinary(32))
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+    __table_args__ = (UniqueConstraint("tenant_id", "number"),)

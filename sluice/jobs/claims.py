@@ -51,6 +51,7 @@ class Claim:
     document_id: UUID | None
     version_id: UUID | None
     checkpoint: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def claim(session: Session, step_id: UUID, *, worker: str, settings: JobSettings) -> Claim | None:
@@ -111,6 +112,7 @@ def claim(session: Session, step_id: UUID, *, worker: str, settings: JobSettings
         document_id=job.document_id,
         version_id=job.version_id,
         checkpoint=dict(step.checkpoint),
+        options=dict(job.options),
     )
 
 
@@ -181,12 +183,12 @@ def finish_part(session: Session, claim: Claim) -> bool:
     return bool(job.parts_done == job.parts_total)
 
 
-def finish(session: Session, claim: Claim) -> None:
-    """End the step and its job: `ready`, unless somebody asked for it to stop before."""
+def finish(session: Session, claim: Claim, result: dict[str, Any] | None = None) -> None:
+    """End the step and its job: `ready`, with what came of it, unless somebody asked for it to stop before."""
     _write(session, claim, state=JobState.READY, lease_until=None)
     _require_wanted(session, claim)
     _end_attempt(session, claim, "ready")
-    _end_job(session, claim, JobState.READY)
+    _end_job(session, claim, JobState.READY, result=result)
 
 
 def retry_later(

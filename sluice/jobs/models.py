@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 import sluice.identity.models  # noqa: F401 - every table refers to "tenants", which must be known first
-from sluice.db.base import Base, Identified, TenantOwned, Timestamped
+from sluice.db.base import CURRENT_TENANT, Base, Identified, TenantOwned, Timestamped
 from sluice.jobs.state import JobState
 
 
@@ -24,6 +24,12 @@ class Job(Identified, TenantOwned, Timestamped, Base):
     # What the work is about. No foreign keys: the job engine knows nothing of documents.
     document_id: Mapped[UUID | None] = mapped_column(index=True)
     version_id: Mapped[UUID | None] = mapped_column(index=True)
+    source_id: Mapped[UUID | None]
+    # The job that made this one.
+    parent_id: Mapped[UUID | None] = mapped_column(index=True)
+    # How the work shall differ from the usual, and what came of it; each kind of job says what it understands.
+    options: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
 
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED, server_default="queued")
     # Counts every visible change; the id of a progress event.
@@ -37,10 +43,16 @@ class Job(Identified, TenantOwned, Timestamped, Base):
     error_detail: Mapped[str | None]
     cancel_requested_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
+    # When the stage that `step` names began; what is left of it is estimated from here.
+    stage_started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"), Index("ix_jobs_state", "state"))
+    __table_args__ = (
+        Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
+        Index("ix_jobs_state", "state"),
+        Index("ix_jobs_source", "tenant_id", "source_id"),
+    )
 
 
 class JobStep(Identified, TenantOwned, Timestamped, Base):
@@ -60,6 +72,8 @@ class JobStep(Identified, TenantOwned, Timestamped, Base):
     run_after: Mapped[datetime] = mapped_column(server_default=func.now())
     lease_until: Mapped[datetime | None]
     worker: Mapped[str | None]
+    # The advisory lock that the process of the current attempt holds for as long as it lives.
+    holder: Mapped[int | None] = mapped_column(BigInteger)
     dispatched_at: Mapped[datetime | None]
     # What is done and need not be done again by the next attempt.
     checkpoint: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
@@ -105,4 +119,62 @@ class OutboxMessage(Identified, TenantOwned, Timestamped, Base):
 
     __table_args__ = (
         Index("ix_outbox_unpublished", "queue", "available_at", postgresql_where=text("published_at IS NULL")),
+        Index(
+            "ix_outbox_waiting",
+            "tenant_id",
+            "queue",
+            "available_at",
+            "id",
+            postgresql_where=text("published_at IS NULL"),
+        ),
+        Index("ix_outbox_turns", "tenant_id", "queue", "published_at"),
+        Index("ix_outbox_published", "published_at", postgresql_where=text("published_at IS NOT NULL")),
     )
+
+
+class DeadLetter(Identified, TenantOwned, Timestamped, Base):
+    """Work that was given up, or a message that nobody could read: what a person has to look at."""
+
+    __tablename__ = "dead_letters"
+
+    # Nobody's, when a message cannot be read.
+    tenant_id: Mapped[UUID | None] = mapped_column(  # type: ignore[assignment] # every other row has an owner
+        ForeignKey("tenants.id", ondelete="CASCADE"), server_default=text(CURRENT_TENANT), index=True, sort_order=-9
+    )
+    # "job": a step failed for good; "broker": RabbitMQ gave a message up.
+    origin: Mapped[str] = mapped_column(String(10))
+    message_id: Mapped[str | None] = mapped_column(String(100), unique=True)
+    queue: Mapped[str | None] = mapped_column(String(100))
+    # The error's code, or the broker's reason (rejected, delivery_limit, expired, unrouted).
+    reason: Mapped[str] = mapped_column(String(60))
+    # The same for failures of the same kind, whatever document they struck.
+    signature: Mapped[str] = mapped_column(String(16))
+    job_id: Mapped[UUID | None] = mapped_column(index=True)
+    step_id: Mapped[UUID | None]
+    document_id: Mapped[UUID | None]
+    step: Mapped[str | None] = mapped_column(String(40))
+    part: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    error_class: Mapped[str | None] = mapped_column(String(120))
+    error_message: Mapped[str | None]
+    # How far the work had come: {"stage", "done", "total"}, and "page" where a parser names one.
+    position: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    headers: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    body: Mapped[str | None]
+    resolved_at: Mapped[datetime | None]
+    resolution: Mapped[str | None] = mapped_column(String(20))  # "replayed", "retried" or "discarded"
+    resolved_by: Mapped[UUID | None]
+    replay_job_id: Mapped[UUID | None]
+
+    __table_args__ = (Index("ix_dead_letters_open", "tenant_id", "resolved_at", "id"),)
+
+
+class Worker(Identified, Base):
+    """A worker process that said lately that it is there. No tenant's: workers serve all of them."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(200))
+    concurrency: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -12,7 +12,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from sluice.errors import NotFound
-from sluice.jobs import outbox
+from sluice.jobs import dead_letters, outbox
 from sluice.jobs.models import Job, JobStep
 from sluice.jobs.state import Action, JobState, check_allowed
 from sluice.settings import JobSettings
@@ -110,10 +110,14 @@ def cancel(session: Session, job_id: UUID) -> Job:
     return job
 
 
-def retry(session: Session, job_id: UUID, settings: JobSettings) -> Job:
-    """Try a failed or canceled job again, from its last checkpoint. Attempts go on counting."""
+def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | None = None) -> Job:
+    """Try a failed or canceled job again, from its last checkpoint. Attempts go on counting.
+
+    Its dead letters are closed as dealt with, by the user `by`.
+    """
     job = _locked(session, job_id)
     check_allowed(Action.RETRY, job.state)
+    dead_letters.resolve_for_job(session, job_id, by)
     job.state = JobState.QUEUED
     job.cancel_requested_at = job.finished_at = job.error_code = job.error_detail = None
     _touch(job)
