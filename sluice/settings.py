@@ -184,15 +184,21 @@ class JobSettings(Settings):
     backoff_seconds: float = Field(2.0, gt=0, description="Delay before the second attempt; doubles, with jitter")
     backoff_max_seconds: float = Field(300.0, gt=0)
     in_flight: int = Field(
-        16,
-        ge=1,
-        description="Messages of a queue that may be with the broker or a worker: about four times its workers",
+        4, ge=1, description="Messages of a queue that are out at once, for each step that workers can run at once"
     )
     poll_seconds: float = Field(1.0, gt=0, description="The dispatcher looks this often when nothing wakes it")
     sweep_seconds: float = Field(15.0, gt=0, description="How often lost leases and lost dispatches are looked for")
     dispatch_timeout_seconds: float = Field(
         120.0, gt=0, description="A published step unclaimed this long is sent again"
     )
+    urgent_bytes: int = Field(1024**2, ge=0, description="Documents up to this size take the urgent lane")
+    doctor_hours: float = Field(
+        24.0, ge=0, description="How often the stores of each tenant are compared and mended; 0: never"
+    )
+    doctor_grace_seconds: float = Field(
+        3600.0, ge=0, description="Objects and erasures younger than this are not held against a store"
+    )
+    attempts_days: float = Field(30.0, gt=0, description="Days that the attempts of a finished job are kept")
 
 
 class KillPointSettings(Settings):

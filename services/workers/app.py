@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from celery import Celery, Task
 from celery.signals import worker_process_init
 
 from sluice.broker import celery_app
+from sluice.kill_points import load_kill_points
 from sluice.settings import BrokerSettings, TelemetrySettings
 from sluice.telemetry import bind, configure_logging, forget
 from sluice.wire.messages import Message, RunStep
 
 M = TypeVar("M", bound=Message)
+M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 
 
 def create_app() -> Celery:
     """The application that `services.workers.main` runs, its tasks registered."""
     app = celery_app(BrokerSettings.from_environment())
+    app.conf.worker_consumer = "services.workers.consumer:Consumer"
     register(app, RunStep, _run_step)
     return app
 
 
-def _run_step(message: RunStep) -> None:
+def _run_step(message: RunStep, *, redelivered: bool) -> None:
     # Loaded by the child that runs the first step: the parent runs none, and what steps need takes 100 MB.
     from services.workers.tasks import run_step  # noqa: PLC0415 - see above
 
-    run_step(message)
+    run_step(message, redelivered=redelivered)
 
 
-def register(app: Celery, message_type: type[M], handle: Callable[[M], None]) -> None:
+class Handler(Protocol[M_contra]):
+    """What is done with a message; `redelivered` when the broker has handed it out before."""
+
+    def __call__(self, message: M_contra, /, *, redelivered: bool) -> None:
+        """Do it."""
+
+
+def register(app: Celery, message_type: type[M], handle: Handler[M]) -> None:
     """Have `handle` called with each message of this type; one that does not fit the type is dead-lettered."""
 
     def run(task: Task[Any, Any], **body: Any) -> None:
         bind(request_id=task.request.get("request_id"), message_id=task.request.id)
         try:
-            handle(message_type.model_validate(body))
+            redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
+            handle(message_type.model_validate(body), redelivered=redelivered)
         finally:
             forget()
 
@@ -46,3 +56,4 @@ def register(app: Celery, message_type: type[M], handle: Callable[[M], None]) ->
 @worker_process_init.connect  # type: ignore[untyped-decorator] # Celery has no types
 def _configure_child(**_: Any) -> None:
     configure_logging("worker", TelemetrySettings.from_environment())
+    load_kill_points()

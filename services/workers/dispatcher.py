@@ -16,12 +16,14 @@ import psycopg
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.workers.recorder import Recorder
 from sluice.broker import QUEUES, Publisher, declare_topology
 from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
 from sluice.errors import TemporarilyUnavailable
-from sluice.jobs import dispatch
+from sluice.jobs import dispatch, recovery
 from sluice.jobs.outbox import CHANNEL
+from sluice.kill_points import KillPoint, load_kill_points, strike
 from sluice.settings import (
     BrokerSettings,
     DatabaseSettings,
@@ -39,6 +41,10 @@ jobs_gauge = Gauge("sluice_jobs", "Jobs by state", ["state"])
 oldest_gauge = Gauge(
     "sluice_job_oldest_heartbeat_timestamp_seconds", "Unix time of the running step that was silent longest; 0: none"
 )
+starvation_gauge = Gauge(
+    "sluice_starvation_seconds", "Longest time that a tenant with work due has waited without any of it being published"
+)
+slots_gauge = Gauge("sluice_worker_slots", "Steps that the workers that are there can run at once")
 queue_wait = Histogram(
     "sluice_queue_wait_seconds",
     "Time from a message's being due to its being published",
@@ -58,11 +64,14 @@ class Relay:
 
     def run_once(self) -> int:
         """Publish what is due now and fits; how many."""
-        return sum(self._relay(queue) for queue in QUEUES)
-
-    def _relay(self, queue: str) -> int:
         with unscoped_session(self._sessions) as session:
-            messages = dispatch.due_messages(session, queue, self._settings)
+            waiting = dispatch.waiting_queues(session, QUEUES)
+            slots = dispatch.worker_slots(session) if waiting else 1
+        return sum(self._relay(queue, slots) for queue in waiting)
+
+    def _relay(self, queue: str, slots: int) -> int:
+        with unscoped_session(self._sessions) as session:
+            messages = dispatch.due_messages(session, queue, self._settings, slots=slots)
             for message in messages:
                 self._publisher.publish(
                     queue=queue,
@@ -72,6 +81,7 @@ class Relay:
                     headers=message.headers,
                 )
                 queue_wait.observe(max(time.time() - message.available_at.timestamp(), 0.0))
+                strike(KillPoint.RELAY_AFTER_PUBLISH_BEFORE_MARK, message.step_id)
             if messages:
                 # Dying before this line publishes them twice; a second delivery finds nothing to claim.
                 dispatch.mark_published(session, messages)
@@ -99,11 +109,10 @@ class Sweeper:
             return
         self._next = time.monotonic() + self._settings.sweep_seconds
         with unscoped_session(self._sessions) as session:
-            if not dispatch.lead_sweeping(session):
+            if not recovery.lead_sweeping(session):
                 return
-            expired = dispatch.requeue_expired(session)
-            undelivered = dispatch.requeue_undelivered(session, self._settings)
-            dispatch.prune(session)
+            expired = recovery.requeue_expired(session)
+            undelivered = recovery.requeue_undelivered(session, self._settings)
         for reason, number in (("lease_expired", expired), ("undelivered", undelivered)):
             requeued.labels(reason).inc(number)
             if number:
@@ -118,6 +127,8 @@ class Sweeper:
             for state, number in dispatch.count_states(session).items():
                 jobs_gauge.labels(state.value).set(number)
             oldest_gauge.set(dispatch.oldest_heartbeat(session, self._settings) or 0)
+            starvation_gauge.set(dispatch.starvation_seconds(session))
+            slots_gauge.set(dispatch.worker_slots(session))
 
 
 class Bell:
@@ -134,8 +145,10 @@ class Bell:
                 self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
                 self._connection.execute(f"LISTEN {CHANNEL}")
                 return
-            # Many promises ring at once; one look serves them all.
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                pass
+            # Many promises ring at once; one look serves them all.
+            for _ in self._connection.notifies(timeout=0):
                 pass
         except psycopg.Error:
             self.close()
@@ -153,6 +166,7 @@ def main() -> None:
     try:
         telemetry = TelemetrySettings.from_environment()
         configure_logging("dispatcher", telemetry)
+        load_kill_points()
         database = DatabaseSettings.from_environment()
         broker = BrokerSettings.from_environment()
         settings = JobSettings.from_environment()
@@ -173,6 +187,7 @@ def main() -> None:
 def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, settings: JobSettings, stop: Event) -> None:
     publisher = Publisher(broker)
     relay = Relay(sessions, publisher, settings)
+    recorder = Recorder(sessions, broker, settings)
     sweeper = Sweeper(sessions, settings)
     declared = False
     log.info("dispatcher.started")
@@ -185,6 +200,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             sweeper.observe_if_due()
             while relay.run_once() and not stop.is_set():
                 pass
+            recorder.run_if_due()
         except TemporarilyUnavailable as error:
             declared = False
             log.warning("dispatcher.part_away", code=error.code, detail=error.detail)
@@ -199,6 +215,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             sweeper.wait_a_lease()
             stop.wait(_AFTER_A_FAULT)
         bell.wait(settings.poll_seconds)
+    recorder.close()
     publisher.close()
 
 

@@ -9,9 +9,11 @@ from typing import Final, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.workers.liveness import Liveness
 from sluice.db.session import Sessions, tenant_session
 from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim, OwnershipLost
+from sluice.kill_points import KillPoint, strike
 from sluice.settings import JobSettings
 from sluice.telemetry import logger
 
@@ -24,10 +26,11 @@ log = logger()
 class Lease:
     """The right to a step for as long as the block runs: `with Lease(...) as lease: ... lease.check() ...`."""
 
-    def __init__(self, sessions: Sessions, claim: Claim, settings: JobSettings) -> None:
+    def __init__(self, sessions: Sessions, claim: Claim, settings: JobSettings, liveness: Liveness) -> None:
         self._sessions = sessions
         self._claim = claim
         self._settings = settings
+        self._liveness = liveness
         self._ended = Event()
         self._lost = False
         self._canceled = False
@@ -55,9 +58,11 @@ class Lease:
             raise Canceled
 
     def _keep(self) -> None:
+        strike(KillPoint.IN_HEARTBEAT, self._claim.document_id)
         look = min(_LOOK_SECONDS, self._settings.heartbeat_seconds)
         renewed = time.monotonic()
         while not self._ended.wait(look) and not self.should_stop():
+            self._liveness.keep()
             try:
                 if time.monotonic() - renewed >= self._settings.heartbeat_seconds:
                     self._canceled = self._renew()

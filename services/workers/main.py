@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 
 from amqp.exceptions import RecoverableConnectionError
 from prometheus_client import CollectorRegistry, multiprocess, start_http_server
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from services.workers.app import create_app
+from services.workers.presence import Presence
 from sluice.broker import QUEUES, declare_topology
-from sluice.settings import BrokerSettings, SettingsError, TelemetrySettings, exit_with_reason
+from sluice.kill_points import load_kill_points
+from sluice.settings import BrokerSettings, DatabaseSettings, SettingsError, TelemetrySettings, exit_with_reason
 from sluice.telemetry import configure_logging, logger
 
 
@@ -26,21 +29,28 @@ def main() -> None:
         telemetry = TelemetrySettings.from_environment()
         configure_logging("worker", telemetry)
         broker = BrokerSettings.from_environment()
+        database = DatabaseSettings.from_environment()
+        load_kill_points()
         app = create_app()
     except SettingsError as error:
         exit_with_reason(error)
     _wait_for(broker)
     _serve_metrics(telemetry)
-    app.worker_main(
-        [
-            "worker",
-            f"--concurrency={concurrency}",
-            f"--queues={','.join(QUEUES)}",
-            "--without-gossip",
-            "--without-mingle",
-            f"--loglevel={telemetry.log_level}",
-        ]
-    )
+    presence = Presence(database, name=f"{socket.gethostname()}:{os.getpid()}", concurrency=concurrency)
+    presence.begin()
+    try:
+        app.worker_main(
+            [
+                "worker",
+                f"--concurrency={concurrency}",
+                f"--queues={','.join(QUEUES)}",
+                "--without-gossip",
+                "--without-mingle",
+                f"--loglevel={telemetry.log_level}",
+            ]
+        )
+    finally:
+        presence.leave()
 
 
 def _wait_for(broker: BrokerSettings) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 
 from tokenizers import Tokenizer
 
+from services.workers.liveness import Liveness
 from sluice.db.session import Sessions, create_sessions
 from sluice.embedding_client import EmbeddingClient, HttpEmbeddingClient
 from sluice.object_store import ObjectStore, S3ObjectStore
@@ -36,6 +37,7 @@ class Resources:
     jobs: JobSettings
     ingest: IngestSettings
     worker: str
+    liveness: Liveness
 
     def dense_collection(self) -> DenseCollection:
         """Where vectors of the embedding model that EMB serves now belong."""
@@ -59,8 +61,9 @@ def _load_tokenizer(content: bytes) -> Tokenizer:
 def resources() -> Resources:
     """The resources of this process. Made late: connections must not be shared over a fork."""
     embedding = EmbeddingClientSettings.from_environment()
+    database = DatabaseSettings.from_environment()
     return Resources(
-        sessions=create_sessions(DatabaseSettings.from_environment()),
+        sessions=create_sessions(database),
         store=S3ObjectStore(ObjectStoreSettings.from_environment()),
         index=VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION),
         embedder=HttpEmbeddingClient(embedding),
@@ -68,4 +71,5 @@ def resources() -> Resources:
         jobs=JobSettings.from_environment(),
         ingest=IngestSettings.from_environment(),
         worker=f"{socket.gethostname()}:{os.getpid()}",
+        liveness=Liveness(database),
     )

@@ -13,11 +13,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from services.workers.ingest import STEPS
 from services.workers.lease import Lease
+from services.workers.liveness import dead_holder, expire
 from services.workers.resources import Resources, resources
 from sluice.db.session import is_outage, tenant_session
 from sluice.errors import DocumentUnreadable, Invalid, NotFound, SluiceError, TemporarilyUnavailable
 from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim, OwnershipLost
+from sluice.kill_points import KillPoint, strike
 from sluice.telemetry import bind, logger
 from sluice.wire.messages import RunStep
 
@@ -31,18 +33,28 @@ step_duration = Histogram(
 )
 # How long a message waits for PostgreSQL to come back before it leaves the step to the sweeper.
 _PATIENCE: Final = 30.0
+_TIME_TO_DIE: Final = 2.0
+_BETWEEN_LOOKS: Final = 0.2
+_UNKNOWN_STEP: Final = (
+    "This worker has no code for the step {step!r}: it is older or newer than what made the job. Run workers of one "
+    "version, then retry."
+)
 
 
-def run_step(message: RunStep) -> None:
+def run_step(message: RunStep, *, redelivered: bool = False) -> None:
     """Claim the step that the message names and run it; do nothing when it is not to be had."""
     it = resources()
     claim = _patiently(lambda: _claim(it, message))
+    if claim is None and redelivered:
+        claim = _patiently(lambda: _inherit(it, message))
     if claim is None:
         log.info("step.not_claimed", step_id=str(message.step_id))
         return
     bind(tenant_id=claim.tenant_id, job_id=claim.job_id, document_id=claim.document_id, step=claim.step)
+    strike(KillPoint.AFTER_CLAIM, claim.document_id)
     started = time.monotonic()
     outcome = _run(it, claim)
+    strike(KillPoint.AFTER_COMMIT_BEFORE_ACK, claim.document_id)
     seconds = time.monotonic() - started
     step_duration.labels(claim.step, outcome).observe(seconds)
     log.info("step.ended", outcome=outcome, attempt=claim.attempt, seconds=round(seconds, 3))
@@ -61,14 +73,38 @@ def _patiently(write: Callable[[], T]) -> T:
 
 
 def _claim(it: Resources, message: RunStep) -> Claim | None:
+    holder = it.liveness.hold()
     with tenant_session(it.sessions, message.tenant_id) as session:
-        return claims.claim(session, message.step_id, worker=it.worker, settings=it.jobs)
+        return claims.claim(session, message.step_id, worker=it.worker, settings=it.jobs, holder=holder)
+
+
+def _inherit(it: Resources, message: RunStep) -> Claim | None:
+    """Take the step over from a process that is dead, as its message coming back says it may be."""
+    holder = it.liveness.hold()
+    # The broker may notice a death before PostgreSQL does.
+    deadline = time.monotonic() + _TIME_TO_DIE
+    while True:
+        with tenant_session(it.sessions, message.tenant_id) as session:
+            gone = dead_holder(session, message.step_id, it.jobs)
+            if gone is not None:
+                claim = claims.claim(
+                    session, message.step_id, worker=it.worker, settings=it.jobs, holder=holder, gone=gone
+                )
+                if claim is None:
+                    # Out of attempts: for the sweeper to fail, without waiting for a lease that nobody renews.
+                    expire(session, message.step_id, gone)
+                return claim
+            running = claims.is_running(session, message.step_id)
+        if not running or time.monotonic() >= deadline:
+            return None
+        time.sleep(_BETWEEN_LOOKS)
 
 
 def _run(it: Resources, claim: Claim) -> str:  # noqa: PLR0911 - a table of what each kind of end means
     try:
-        with Lease(it.sessions, claim, it.jobs) as lease:
-            STEPS[claim.step](it, claim, lease)
+        step = _code_of(claim)
+        with Lease(it.sessions, claim, it.jobs, it.liveness) as lease:
+            step(it, claim, lease)
     except OwnershipLost:
         log.warning("step.ownership_lost", attempt=claim.attempt)
         return "ownership_lost"
@@ -91,10 +127,18 @@ def _run(it: Resources, claim: Claim) -> str:  # noqa: PLR0911 - a table of what
     return "ready"
 
 
+def _code_of(claim: Claim) -> Callable[[Resources, Claim, Lease], None]:
+    if claim.step not in STEPS:
+        raise Invalid(_UNKNOWN_STEP.format(step=claim.step), code="step_unknown")
+    return STEPS[claim.step]
+
+
 def _record_unexpected(it: Resources, claim: Claim, error: Exception) -> str:
     log.error("step.unexpected_error", exc_info=error)
-    detail = f"An error that nobody foresaw ({type(error).__name__}). The worker's log has it under job {claim.job_id}."
-    return _record(it, claim, "retried", SluiceError(detail, code="internal_error"))
+    kind = type(error).__name__
+    detail = f"An error that nobody foresaw ({kind}). The worker's log has it under job {claim.job_id}."
+    unexpected = SluiceError(detail, code="internal_error", cause_class=kind, cause_message=str(error))
+    return _record(it, claim, "retried", unexpected)
 
 
 def _record(it: Resources, claim: Claim, outcome: str, error: SluiceError | None = None) -> str:

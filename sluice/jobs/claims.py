@@ -1,28 +1,79 @@
 """The worker's side of a job: claim a step, keep it, and write only while it is still ours.
 
 Every write carries `id`, `attempt` and `running`. A worker that was away too long (paused, cut off, presumed dead)
-finds no row, learns that it has lost the step, and writes nothing: its attempt number is its fencing token.
+finds no row, learns that it has lost the step, and writes nothing: its attempt number is its fencing token (Kleppmann,
+"How to do distributed locking", 2016).
 """
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from prometheus_client import Counter
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from sluice.errors import SluiceError
-from sluice.jobs import outbox
+from sluice.ids import new_id
+from sluice.jobs import endings, outbox
 from sluice.jobs.models import Job, JobAttempt, JobStep
-from sluice.jobs.state import LIVE, JobState, sources_of
+from sluice.jobs.state import LIVE, JobState
 from sluice.settings import JobSettings
 
 fence_rejections = Counter("sluice_fence_rejections", "Writes refused because the step belonged to another attempt")
+
+# One statement, because every message pays for it: a round trip each would cost more than the work itself.
+# `gone` is the lock of a process that is known to be dead: its lease need not run out.
+_CLAIM: Final = text(
+    """
+    WITH step AS (
+      UPDATE job_steps s
+      SET state = 'running', attempt = s.attempt + 1, worker = :worker, holder = :holder,
+          lease_until = now() + make_interval(secs => :lease), error_code = NULL
+      FROM jobs j
+      WHERE s.id = :step_id AND j.id = s.job_id
+        AND s.attempt < s.max_attempts AND s.run_after <= now()
+        AND (s.state = 'queued' OR (s.state = 'running' AND (s.lease_until < now() OR s.holder = :gone)))
+        AND j.state IN ('queued', 'running') AND j.cancel_requested_at IS NULL
+      RETURNING s.id, s.tenant_id, s.job_id, s.step, s.part, s.attempt, s.checkpoint,
+                j.document_id, j.version_id, j.options
+    ), job AS (
+      UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now()), error_code = NULL,
+                      error_detail = NULL, revision = revision + 1, updated_at = now()
+      WHERE id = (SELECT job_id FROM step)
+    ), lost AS (
+      UPDATE job_attempts SET ended_at = now(), outcome = 'lost', error_code = 'worker_lost'
+      WHERE step_id = (SELECT id FROM step) AND ended_at IS NULL
+    ), begun AS (
+      INSERT INTO job_attempts (id, tenant_id, step_id, attempt, worker)
+      SELECT :attempt_id, tenant_id, id, attempt, :worker FROM step
+    )
+    SELECT * FROM step
+    """
+)
+_FINISH: Final = text(
+    """
+    WITH step AS (
+      UPDATE job_steps SET state = 'ready', lease_until = NULL
+      WHERE id = :step_id AND attempt = :attempt AND state = 'running'
+      RETURNING id, job_id
+    ), ended AS (
+      UPDATE job_attempts SET ended_at = now(), outcome = 'ready'
+      WHERE step_id = (SELECT id FROM step) AND attempt = :attempt
+    ), job AS (
+      UPDATE jobs SET state = 'ready', finished_at = now(), result = coalesce(cast(:result AS jsonb), result),
+                      revision = revision + 1, updated_at = now()
+      WHERE id = (SELECT job_id FROM step) AND state = 'running' AND cancel_requested_at IS NULL
+      RETURNING id
+    )
+    SELECT (SELECT count(*) FROM step) AS steps, (SELECT count(*) FROM job) AS jobs, pg_notify(:channel, '')
+    """
+)
 
 
 class OwnershipLost(SluiceError):
@@ -54,53 +105,23 @@ class Claim:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def claim(session: Session, step_id: UUID, *, worker: str, settings: JobSettings) -> Claim | None:
-    """Take the step, or return None: another worker has it, it is done, not due yet, or out of attempts."""
-    step = session.scalars(
-        update(JobStep)
-        .where(
-            JobStep.id == step_id,
-            JobStep.attempt < JobStep.max_attempts,
-            JobStep.run_after <= func.now(),
-            or_(
-                JobStep.state == JobState.QUEUED,
-                and_(JobStep.state == JobState.RUNNING, JobStep.lease_until < func.now()),
-            ),
-            exists().where(Job.id == JobStep.job_id, Job.state.in_(LIVE), Job.cancel_requested_at.is_(None)),
-        )
-        .values(
-            state=JobState.RUNNING,
-            attempt=JobStep.attempt + 1,
-            worker=worker,
-            lease_until=_lease(settings),
-            error_code=None,
-        )
-        .returning(JobStep)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    ).one_or_none()
+def claim(
+    session: Session,
+    step_id: UUID,
+    *,
+    worker: str,
+    settings: JobSettings,
+    holder: int | None = None,
+    gone: int | None = None,
+) -> Claim | None:
+    """Take the step, or return None: another worker has it, it is done, not due yet, or out of attempts.
+
+    `holder` is the lock that this process holds while it lives; `gone` one whose process is known to be dead.
+    """
+    facts = {"step_id": step_id, "worker": worker, "holder": holder, "gone": gone}
+    step = session.execute(_CLAIM, {**facts, "lease": settings.lease_seconds, "attempt_id": new_id()}).one_or_none()
     if step is None:
         return None
-    job = session.scalars(
-        update(Job)
-        .where(Job.id == step.job_id)
-        .values(
-            state=JobState.RUNNING,
-            started_at=func.coalesce(Job.started_at, func.now()),
-            error_code=None,
-            error_detail=None,
-            **_changed(),
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    ).one()
-    session.execute(
-        update(JobAttempt)
-        .where(JobAttempt.step_id == step.id, JobAttempt.ended_at.is_(None))
-        .values(ended_at=func.now(), outcome="lost")
-    )
-    session.execute(
-        insert(JobAttempt).values(tenant_id=step.tenant_id, step_id=step.id, attempt=step.attempt, worker=worker)
-    )
     return Claim(
         tenant_id=step.tenant_id,
         job_id=step.job_id,
@@ -109,16 +130,21 @@ def claim(session: Session, step_id: UUID, *, worker: str, settings: JobSettings
         part=step.part,
         attempt=step.attempt,
         worker=worker,
-        document_id=job.document_id,
-        version_id=job.version_id,
-        checkpoint=dict(step.checkpoint),
-        options=dict(job.options),
+        document_id=step.document_id,
+        version_id=step.version_id,
+        checkpoint=step.checkpoint,
+        options=step.options,
     )
+
+
+def is_running(session: Session, step_id: UUID) -> bool:
+    """Whether some attempt has the step."""
+    return session.scalar(select(JobStep.state).where(JobStep.id == step_id)) == JobState.RUNNING
 
 
 def heartbeat(session: Session, claim: Claim, settings: JobSettings) -> bool:
     """Extend the lease; whether somebody asked for the job to stop. `OwnershipLost` when it is no longer ours."""
-    _write(session, claim, lease_until=_lease(settings))
+    _write(session, claim, lease_until=func.now() + timedelta(seconds=settings.lease_seconds))
     return cancel_requested(session, claim)
 
 
@@ -144,7 +170,10 @@ def progress(session: Session, claim: Claim, stage: str, done: int, total: int |
     """Say how far the job has come: `done` of `total`, or of an unknown number."""
     _write(session, claim)
     _require_wanted(session, claim)
-    _change_job(session, claim, step=stage, done=done, total=total)
+    # A stage that begins again, after a crash, is estimated from its new beginning.
+    begins = or_(Job.step.is_distinct_from(stage), Job.stage_started_at.is_(None), Job.done > done)
+    began = case((begins, func.now()), else_=Job.stage_started_at)
+    _change_job(session, claim, step=stage, done=done, total=total, stage_started_at=began)
 
 
 def count_done(session: Session, claim: Claim, done: int) -> None:
@@ -165,7 +194,16 @@ def fan_out(session: Session, claim: Claim, parts: list[JobStep], *, stage: str,
     session.flush()
     for part in parts:
         outbox.promise(session, part)
-    _change_job(session, claim, parts_total=len(parts), parts_done=0, step=stage, done=0, total=total)
+    _change_job(
+        session,
+        claim,
+        parts_total=len(parts),
+        parts_done=0,
+        step=stage,
+        done=0,
+        total=total,
+        stage_started_at=func.now(),
+    )
 
 
 def finish_part(session: Session, claim: Claim) -> bool:
@@ -185,10 +223,19 @@ def finish_part(session: Session, claim: Claim) -> bool:
 
 def finish(session: Session, claim: Claim, result: dict[str, Any] | None = None) -> None:
     """End the step and its job: `ready`, with what came of it, unless somebody asked for it to stop before."""
-    _write(session, claim, state=JobState.READY, lease_until=None)
-    _require_wanted(session, claim)
-    _end_attempt(session, claim, "ready")
-    _end_job(session, claim, JobState.READY, result=result)
+    done = session.execute(
+        _FINISH,
+        {
+            "step_id": claim.step_id,
+            "attempt": claim.attempt,
+            "result": None if result is None else json.dumps(result),
+            "channel": outbox.CHANNEL,
+        },
+    ).one()
+    if not done.steps:
+        _refuse(claim)
+    if not done.jobs:
+        raise Canceled
 
 
 def retry_later(
@@ -198,8 +245,8 @@ def retry_later(
 
     `blameless`: a part of the platform was away. That costs the document none of its attempts, however long it lasts.
     """
+    endings.hold(session, claim.job_id)
     _write(session, claim)
-    _hold_job(session, claim)
     if cancel_requested(session, claim):
         stop_canceled(session, claim)
         return None
@@ -208,12 +255,11 @@ def retry_later(
         return None
     delay = backoff(claim.attempt, settings)
     facts: dict[str, Any] = {"max_attempts": JobStep.max_attempts + 1} if blameless else {}
-    run_after = func.now() + timedelta(seconds=delay)
     _write(
         session,
         claim,
         state=JobState.QUEUED,
-        run_after=run_after,
+        run_after=func.now() + timedelta(seconds=delay),
         lease_until=None,
         dispatched_at=None,
         error_code=error.code,
@@ -234,19 +280,27 @@ def retry_later(
 
 
 def fail(session: Session, claim: Claim, error: SluiceError) -> None:
-    """Give the step and its job up, with a code and a sentence that a person can act on."""
-    _write(session, claim, state=JobState.FAILED, lease_until=None, error_code=error.code)
+    """Give the step and its job up, with a code and a sentence that a person can act on, and a dead letter."""
+    job = endings.hold(session, claim.job_id)
+    _write(session, claim)
+    step = session.get_one(JobStep, claim.step_id, populate_existing=True)
+    assert job is not None  # noqa: S101 - a step that is ours has a job
+    endings.give_up(session, step, job, error)
     _end_attempt(session, claim, "failed", error)
-    _end_job(session, claim, JobState.FAILED, error_code=error.code, error_detail=error.detail)
 
 
 def stop_canceled(session: Session, claim: Claim) -> None:
-    """End the step because somebody asked for it."""
+    """End the step because somebody asked for it; put it back when somebody has asked for another try meanwhile."""
+    job = endings.hold(session, claim.job_id)
     _write(session, claim, state=JobState.CANCELED, lease_until=None)
     _end_attempt(session, claim, "canceled")
-    _hold_job(session, claim)
-    if not session.scalar(select(exists().where(JobStep.job_id == claim.job_id, JobStep.state == JobState.RUNNING))):
-        _end_job(session, claim, JobState.CANCELED)
+    step = session.get_one(JobStep, claim.step_id, populate_existing=True)
+    if job is not None and not cancel_requested(session, claim) and step.attempt < step.max_attempts:
+        step.state = JobState.QUEUED
+        step.dispatched_at = None
+        outbox.promise(session, step)
+    elif not session.scalar(select(exists().where(JobStep.job_id == claim.job_id, JobStep.state == JobState.RUNNING))):
+        endings.end(session, claim.job_id, JobState.CANCELED)
 
 
 def backoff(attempt: int, settings: JobSettings) -> float:
@@ -269,8 +323,12 @@ def _write(session: Session, claim: Claim, **values: Any) -> None:
         .execution_options(synchronize_session=False)
     )
     if result.one_or_none() is None:
-        fence_rejections.inc()
-        raise OwnershipLost(f"Attempt {claim.attempt} no longer owns step {claim.step_id}.")
+        _refuse(claim)
+
+
+def _refuse(claim: Claim) -> None:
+    fence_rejections.inc()
+    raise OwnershipLost(f"Attempt {claim.attempt} no longer owns step {claim.step_id}.")
 
 
 def _require_wanted(session: Session, claim: Claim) -> None:
@@ -298,22 +356,6 @@ def _end_attempt(session: Session, claim: Claim, outcome: str, error: SluiceErro
     )
 
 
-def _end_job(session: Session, claim: Claim, state: JobState, **facts: Any) -> None:
-    session.execute(
-        update(JobStep)
-        .where(JobStep.job_id == claim.job_id, JobStep.state == JobState.QUEUED)
-        .values(state=JobState.CANCELED, lease_until=None)
-        .execution_options(synchronize_session=False)
-    )
-    session.execute(
-        update(Job)
-        .where(Job.id == claim.job_id, Job.state.in_(sources_of(state)))
-        .values(state=state, finished_at=func.now(), **facts, **_changed())
-        .execution_options(synchronize_session=False)
-    )
-    outbox.wake_dispatcher(session)
-
-
 def _change_job(session: Session, claim: Claim, **values: Any) -> None:
     session.execute(
         update(Job)
@@ -325,7 +367,3 @@ def _change_job(session: Session, claim: Claim, **values: Any) -> None:
 
 def _changed() -> dict[str, Any]:
     return {"revision": Job.revision + 1, "updated_at": func.now()}
-
-
-def _lease(settings: JobSettings) -> ColumnElement[datetime]:
-    return func.now() + timedelta(seconds=settings.lease_seconds)

@@ -1,54 +1,72 @@
-"""The dispatcher's side of a job: what to publish next, and what was lost on the way. Sees all tenants."""
+"""The dispatcher's side of a job: whose turn it is, and what the queues look like. Sees all tenants."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Exists, Select, and_, exists, func, select, text, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy.orm import Session
 
-from sluice.jobs import outbox
-from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
+from sluice.jobs.models import Job, JobStep, OutboxMessage
 from sluice.jobs.state import LIVE, JobState
 from sluice.settings import JobSettings
 
-# Any number that no other use of advisory locks in this database has.
-_SWEEPER_LOCK = 7_201_001
+# A worker says every few seconds that it is there; one that has not for this long is gone.
+WORKER_SILENCE_SECONDS: Final = 45
+# Turns of the tenants that wait for a queue: what a tenant has with the broker counts as turns it has had, or the
+# oldest backlog would take every free place. Only the first few messages of each tenant are looked at, however many
+# wait.
+_TURNS: Final = """
+    SELECT w.id, w.step_id, w.available_at, w.place + coalesce(a.number, 0) AS turn
+    FROM tenants t
+    CROSS JOIN LATERAL (
+      SELECT o.id, o.step_id, o.available_at, row_number() OVER (ORDER BY o.available_at, o.id) AS place
+      FROM outbox o
+      WHERE o.tenant_id = t.id AND o.queue = :queue AND o.published_at IS NULL AND o.available_at <= now()
+      ORDER BY o.available_at, o.id
+      LIMIT :most
+    ) w
+    LEFT JOIN (
+      SELECT tenant_id, count(*) AS number FROM job_steps
+      WHERE queue = :queue AND state IN ('queued', 'running') AND dispatched_at IS NOT NULL GROUP BY tenant_id
+    ) a ON a.tenant_id = t.id
+"""
+_NEXT: Final = text(f"SELECT id FROM ({_TURNS}) turns ORDER BY turn, available_at, id LIMIT :most")  # noqa: S608 - constants
+_PLACE: Final = text(
+    f"SELECT place FROM (SELECT step_id, row_number() OVER (ORDER BY turn, available_at, id) AS place "  # noqa: S608
+    f"FROM ({_TURNS}) turns) places WHERE step_id = :step_id"
+)
+_LONGEST_LINE: Final = 10_000
+# For each tenant that waits: since when nothing of its was published, though something was due.
+_STARVATION: Final = text(
+    """
+    SELECT coalesce(max(extract(epoch FROM now() - greatest(w.since, s.served))), 0)
+    FROM tenants t
+    CROSS JOIN LATERAL (
+      SELECT o.queue, min(o.available_at) AS since FROM outbox o
+      WHERE o.tenant_id = t.id AND o.published_at IS NULL AND o.available_at <= now() GROUP BY o.queue
+    ) w
+    LEFT JOIN LATERAL (
+      SELECT max(o.published_at) AS served FROM outbox o WHERE o.tenant_id = t.id AND o.queue = w.queue
+    ) s ON true
+    """
+)
 
 
-def due_messages(session: Session, queue: str, settings: JobSettings) -> Sequence[OutboxMessage]:
+def due_messages(session: Session, queue: str, settings: JobSettings, *, slots: int = 1) -> Sequence[OutboxMessage]:
     """Lock the messages to publish now: one of each tenant in turn, as many as the queue has room for.
 
-    The queue stays shallow (about four messages a worker), so that a tenant with 500 documents cannot put them all in
-    front of another tenant's single one.
+    The queue stays shallow, `settings.in_flight` messages for each of the `slots` steps that workers can run at once,
+    so that a tenant with 500 documents cannot put them all in front of another tenant's single one.
     """
-    room = settings.in_flight - _in_flight(session, queue)
+    room = settings.in_flight * slots - _in_flight(session, queue)
     if room <= 0:
         return []
-    waiting = func.row_number().over(
-        partition_by=OutboxMessage.tenant_id, order_by=(OutboxMessage.available_at, OutboxMessage.id)
-    )
-    # What a tenant has in the queue counts as turns it has had, or the oldest backlog would take every free place.
-    already = (
-        select(JobStep.tenant_id, func.count().label("number"))
-        .where(*_dispatched(queue))
-        .group_by(JobStep.tenant_id)
-        .subquery()
-    )
-    turn = waiting + func.coalesce(already.c.number, 0)
-    ranked = (
-        select(OutboxMessage.id, turn.label("turn"))
-        .outerjoin(already, already.c.tenant_id == OutboxMessage.tenant_id)
-        .where(
-            OutboxMessage.queue == queue,
-            OutboxMessage.published_at.is_(None),
-            OutboxMessage.available_at <= func.now(),
-        )
-        .subquery()
-    )
-    chosen = select(ranked.c.id).order_by(ranked.c.turn, ranked.c.id).limit(room)
+    chosen = session.scalars(_NEXT, {"queue": queue, "most": room}).all()
+    if not chosen:
+        return []
     return session.scalars(
         select(OutboxMessage)
         .where(OutboxMessage.id.in_(chosen), OutboxMessage.published_at.is_(None))
@@ -73,69 +91,42 @@ def mark_published(session: Session, messages: Sequence[OutboxMessage]) -> None:
     )
 
 
-def lead_sweeping(session: Session) -> bool:
-    """Whether this process is the sweeper, for the length of this transaction."""
-    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEPER_LOCK))))
+def waiting_queues(session: Session, queues: Sequence[str]) -> list[str]:
+    """Those of the queues for which something is due."""
+    due = text(
+        "SELECT name FROM unnest(CAST(:queues AS text[])) AS wanted(name) WHERE EXISTS "
+        "(SELECT FROM outbox o WHERE o.queue = name AND o.published_at IS NULL AND o.available_at <= now())"
+    )
+    return list(session.scalars(due, {"queues": list(queues)}))
 
 
-def requeue_expired(session: Session) -> int:
-    """Queue the steps whose worker fell silent; how many. A step without attempts left fails as `worker_lost`."""
-    expired = session.scalars(
-        select(JobStep)
-        .where(JobStep.state == JobState.RUNNING, JobStep.lease_until < func.now())
-        .order_by(JobStep.id)
-        .limit(500)
-        .with_for_update(skip_locked=True)
-    ).all()
-    for step in expired:
-        # All steps before the job, the order in which everybody else locks them.
-        session.scalars(_steps_of(step.job_id).with_for_update()).all()
-        job = session.get_one(Job, step.job_id, with_for_update=True, populate_existing=True)
-        session.execute(
-            update(JobAttempt)
-            .where(JobAttempt.step_id == step.id, JobAttempt.ended_at.is_(None))
-            .values(ended_at=func.now(), outcome="lost", error_code="worker_lost")
-        )
-        step.lease_until = None
-        job.revision += 1
-        job.updated_at = func.now()
-        if job.cancel_requested_at is not None or job.state not in LIVE:
-            _end(session, job, step, JobState.CANCELED)
-        elif step.attempt >= step.max_attempts:
-            step.error_code = job.error_code = "worker_lost"
-            job.error_detail = (
-                f"The worker died {step.attempt} times while it ran this step. The file may need more memory than a "
-                "worker has, or crash a parser: look at the worker's log, then retry."
-            )
-            _end(session, job, step, JobState.FAILED)
-        else:
-            step.state = JobState.QUEUED
-            step.dispatched_at = None
-            outbox.promise(session, step)
-            session.flush()
-            if not session.scalar(select(_has_running(job))):
-                job.state = JobState.QUEUED
-    return len(expired)
+def worker_slots(session: Session) -> int:
+    """How many steps the workers that are there can run at once; 1 when none says that it is."""
+    alive = text("SELECT sum(concurrency) FROM workers WHERE heartbeat_at > now() - make_interval(secs => :silence)")
+    return int(session.scalar(alive, {"silence": WORKER_SILENCE_SECONDS}) or 1)
 
 
-def requeue_undelivered(session: Session, settings: JobSettings) -> int:
-    """Promise again the messages that were published but never claimed: the broker may have lost them; how many."""
-    unpublished = aliased(OutboxMessage)
-    lost = session.scalars(
-        select(JobStep)
-        .where(
-            JobStep.state == JobState.QUEUED,
-            JobStep.dispatched_at < func.now() - timedelta(seconds=settings.dispatch_timeout_seconds),
-            ~exists().where(and_(unpublished.step_id == JobStep.id, unpublished.published_at.is_(None))),
-            exists().where(Job.id == JobStep.job_id, Job.state.in_(LIVE)),
-        )
-        .limit(500)
-        .with_for_update(skip_locked=True)
-    ).all()
-    for step in lost:
-        step.dispatched_at = None
-        outbox.promise(session, step)
-    return len(lost)
+def place_in_line(session: Session, job_id: UUID) -> int | None:
+    """How many steps are before this job's next one, and one: 1 is next. None when nothing of it waits.
+
+    A number and nothing else may leave: the steps before it are other tenants' too.
+    """
+    step = session.execute(
+        select(JobStep.id, JobStep.queue, JobStep.dispatched_at)
+        .where(JobStep.job_id == job_id, JobStep.state == JobState.QUEUED)
+        .order_by(JobStep.dispatched_at.asc().nulls_last(), JobStep.id)
+        .limit(1)
+    ).one_or_none()
+    if step is None:
+        return None
+    waiting = [JobStep.queue == step.queue, JobStep.state == JobState.QUEUED, JobStep.dispatched_at.is_not(None)]
+    if step.dispatched_at is not None:
+        waiting.append(JobStep.dispatched_at < step.dispatched_at)
+        return 1 + (session.scalar(select(func.count()).select_from(JobStep).where(*waiting)) or 0)
+    with_broker = session.scalar(select(func.count()).select_from(JobStep).where(*waiting)) or 0
+    place = session.scalar(_PLACE, {"queue": step.queue, "most": _LONGEST_LINE, "step_id": step.id})
+    # None: it waits for its next attempt, which is not due yet.
+    return None if place is None else with_broker + int(place)
 
 
 def count_states(session: Session) -> dict[JobState, int]:
@@ -151,31 +142,9 @@ def oldest_heartbeat(session: Session, settings: JobSettings) -> float | None:
     return oldest.timestamp() - settings.lease_seconds if oldest else None
 
 
-def prune(session: Session) -> int:
-    """Drop messages published more than a day ago; how many."""
-    result = session.execute(text("DELETE FROM outbox WHERE published_at < now() - interval '1 day' RETURNING id"))
-    return len(result.all())
-
-
-def _has_running(job: Job) -> Exists:
-    return exists().where(JobStep.job_id == job.id, JobStep.state == JobState.RUNNING)
-
-
-def _end(session: Session, job: Job, step: JobStep, state: JobState) -> None:
-    step.state = state
-    if job.state in LIVE:
-        job.state = state
-        job.finished_at = func.now()
-    session.execute(
-        update(JobStep)
-        .where(JobStep.job_id == job.id, JobStep.state == JobState.QUEUED)
-        .values(state=JobState.CANCELED)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _steps_of(job_id: UUID) -> Select[UUID]:
-    return select(JobStep.id).where(JobStep.job_id == job_id).order_by(JobStep.id)
+def starvation_seconds(session: Session) -> float:
+    """The longest time that a tenant has waited without anything of its being published; 0 when nobody waits."""
+    return float(session.scalar(_STARVATION) or 0)
 
 
 def _in_flight(session: Session, queue: str) -> int:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from sluice.errors import NotFound
-from sluice.jobs import dead_letters, outbox
+from sluice.jobs import dead_letters, endings, outbox
 from sluice.jobs.models import Job, JobStep
 from sluice.jobs.state import Action, JobState, check_allowed
 from sluice.settings import JobSettings
@@ -94,19 +94,16 @@ def page(
 
 def cancel(session: Session, job_id: UUID) -> Job:
     """Stop the job: at once when no worker has it, else at the worker's next look."""
-    job = _locked(session, job_id)
+    job = _held(session, job_id)
     check_allowed(Action.CANCEL, job.state)
-    session.execute(
-        update(JobStep)
-        .where(JobStep.job_id == job_id, JobStep.state == JobState.QUEUED)
-        .values(state=JobState.CANCELED)
-        .execution_options(synchronize_session=False)
-    )
     job.cancel_requested_at = job.cancel_requested_at or _now(session)
-    if not any(step.state == JobState.RUNNING for step in steps_of(session, job_id)):
-        job.state = JobState.CANCELED
-        job.finished_at = _now(session)
-    _touch(job)
+    job.revision += 1
+    session.flush()
+    if session.scalar(select(exists().where(JobStep.job_id == job_id, JobStep.state == JobState.RUNNING))):
+        endings.cancel_waiting(session, job_id)
+    else:
+        endings.end(session, job_id, JobState.CANCELED)
+    session.refresh(job)
     return job
 
 
@@ -115,12 +112,13 @@ def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | N
 
     Its dead letters are closed as dealt with, by the user `by`.
     """
-    job = _locked(session, job_id)
+    job = _held(session, job_id)
     check_allowed(Action.RETRY, job.state)
     dead_letters.resolve_for_job(session, job_id, by)
     job.state = JobState.QUEUED
     job.cancel_requested_at = job.finished_at = job.error_code = job.error_detail = None
-    _touch(job)
+    job.revision += 1
+    job.updated_at = func.now()
     for step in steps_of(session, job_id):
         if step.state in (JobState.FAILED, JobState.CANCELED):
             step.state = JobState.QUEUED
@@ -131,20 +129,11 @@ def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | N
     return job
 
 
-def _locked(session: Session, job_id: UUID) -> Job:
-    # Steps before job, the order in which a worker's writes lock them.
-    session.scalars(select(JobStep.id).where(JobStep.job_id == job_id).order_by(JobStep.id).with_for_update()).all()
-    job = session.scalars(
-        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
-    ).one_or_none()
+def _held(session: Session, job_id: UUID) -> Job:
+    job = endings.hold(session, job_id)
     if job is None:
         raise JobNotFound(f"There is no job {job_id}.")
     return job
-
-
-def _touch(job: Job) -> None:
-    job.revision += 1
-    job.updated_at = func.now()
 
 
 def _now(session: Session) -> datetime:

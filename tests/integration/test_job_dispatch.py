@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from sluice.errors import SluiceError
 from sluice.identity.roles import Role
-from sluice.jobs import claims, dispatch, outbox, repository
+from sluice.jobs import claims, dispatch, outbox, recovery, repository
 from sluice.jobs.models import Job, OutboxMessage
 from sluice.jobs.state import JobState
 from sluice.settings import JobSettings
@@ -49,7 +49,7 @@ def test_the_sweeper_queues_the_step_of_a_silent_worker_again(bench: Bench) -> N
     bench.expire(silent)
 
     with bench.as_dispatcher() as session:
-        assert dispatch.requeue_expired(session) >= 1
+        assert recovery.requeue_expired(session) >= 1
 
     assert (bench.read(silent).state, bench.read(alive).state) == (JobState.QUEUED, JobState.RUNNING)
     assert bench.attempts(silent) == [(1, "first", "lost")]
@@ -63,7 +63,7 @@ def test_a_step_that_kills_every_worker_fails_as_worker_lost(bench: Bench) -> No
         bench.claimed(step_id)
         bench.expire(step_id)
         with bench.as_dispatcher() as session:
-            dispatch.requeue_expired(session)
+            recovery.requeue_expired(session)
 
     job = bench.job_of(step_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "worker_lost")
@@ -79,7 +79,7 @@ def test_a_canceled_job_whose_worker_died_ends_canceled(bench: Bench) -> None:
     bench.expire(step_id)
 
     with bench.as_dispatcher() as session:
-        dispatch.requeue_expired(session)
+        recovery.requeue_expired(session)
 
     assert bench.job_of(step_id).state is JobState.CANCELED
     assert bench.claim(step_id) is None
@@ -93,7 +93,7 @@ def test_a_message_published_but_never_claimed_is_promised_again_once(bench: Ben
 
     for _ in range(2):
         with bench.as_dispatcher() as session:
-            dispatch.requeue_undelivered(session, SETTINGS)
+            recovery.requeue_undelivered(session, SETTINGS)
 
     assert [message.published_at is None for message in bench.messages(lost)] == [False, True]
     assert [message.published_at is None for message in bench.messages(fresh)] == [False]
@@ -101,12 +101,12 @@ def test_a_message_published_but_never_claimed_is_promised_again_once(bench: Ben
 
 def test_one_dispatcher_at_a_time_sweeps(bench: Bench) -> None:
     with bench.as_dispatcher() as first:
-        assert dispatch.lead_sweeping(first)
+        assert recovery.lead_sweeping(first)
         with bench.as_dispatcher() as second:
-            assert not dispatch.lead_sweeping(second)
+            assert not recovery.lead_sweeping(second)
 
     with bench.as_dispatcher() as third:
-        assert dispatch.lead_sweeping(third)
+        assert recovery.lead_sweeping(third)
 
 
 def test_a_tenant_with_many_documents_does_not_make_another_s_single_one_wait(
