@@ -63,6 +63,14 @@ swarm-test: $(INSTALLED) ## Build the images, deploy stack.yml on a Docker engin
 	@$(BIN)/python -m infra.embedded.system_packages $(SWARM_PACKAGES)
 	@$(BIN)/python -m infra.swarm.rehearsal
 
+# ci: minutes; long: hours, with every time and rate judged.
+PROFILE ?= long
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## Break a platform of its own on purpose and look what is left; PROFILE=ci is quick, X="X1 SM" runs some
+	@$(BIN)/python -m infra.embedded.system_packages rabbitmq-server
+	@$(BIN)/python -m tests.chaos --profile $(PROFILE) $(X)
+
 .PHONY: bench
 bench: $(INSTALLED) ## Run every benchmark; results go to benchmarks/results
 	@$(BIN)/python -m benchmarks
@@ -71,8 +79,8 @@ bench: $(INSTALLED) ## Run every benchmark; results go to benchmarks/results
 
 .PHONY: clean
 clean: ## Remove caches, build results and what tests left; keeps .venv and the platform's data
-	@if [ -x $(BIN)/python ]; then SLUICE_HOME=.sluice-test $(BIN)/python -m infra.embedded down; fi
-	@rm -rf .sluice-test build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	@if [ -x $(BIN)/python ]; then for home in .sluice-test .sluice-chaos; do SLUICE_HOME=$$home $(BIN)/python -m infra.embedded down; done; fi
+	@rm -rf .sluice-test .sluice-chaos build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 .PHONY: purge

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import edge, latency, memory, pipeline
+from benchmarks import edge, latency, memory, pipeline, queue
 from benchmarks.subject import running_platform
 
 # Memory first: idle means that nothing has been done yet.
-BENCHMARKS = {"memory": memory.run, "latency": latency.run, "edge": edge.run, "pipeline": pipeline.run}
+BENCHMARKS = {
+    "memory": memory.run,
+    "latency": latency.run,
+    "edge": edge.run,
+    "queue": queue.run,
+    "pipeline": pipeline.run,
+}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Memory of the idle platform by process, and of a worker that reads a long PDF.
+"""Memory of the idle platform by process, and of a worker that reads a long PDF, and a very long text.
 
 RSS counts pages that processes share once for each of them; PSS (proportional set size) counts them once in all.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -20,6 +23,7 @@ from infra.embedded.platform import Platform
 
 PAGES = 300
 LINES = 45
+TEXT_MB = 50
 MB = 1e6
 
 
@@ -37,31 +41,61 @@ def run(platform: Platform) -> None:
     figures.append(
         at_most(f"worker with child, {PAGES}-page PDF, peak RSS", _peak_of_long_pdf(platform) / MB, "MB", 700)
     )
+    peak, seconds = _peak_of_long_text(platform)
+    figures.append(at_most(f"worker with child, {TEXT_MB} MB of text cut into parts, peak RSS", peak / MB, "MB", 500))
+    figures.append(at_most(f"{TEXT_MB} MB of text, from upload to parts", seconds, "s", 280))
     publish("memory", figures)
 
 
 def _peak_of_long_pdf(platform: Platform) -> float:
-    peak = 0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, _rss_of_busiest_worker(platform.pids("worker")))
-            time.sleep(0.05)
-
     with tempfile.TemporaryDirectory() as folder:
         document = Path(folder) / "long.pdf"
         _write_pdf(document)
         tenant = Tenant(platform)
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
+        with _watched(platform) as peak:
             tenant.ingest([document])
-        finally:
-            done.set()
-            watcher.join()
-    return peak
+    return peak.bytes
+
+
+def _peak_of_long_text(platform: Platform) -> tuple[float, float]:
+    """The most that a worker held until the parts were handed out, and the seconds until then; nothing is embedded."""
+    with tempfile.TemporaryDirectory() as folder:
+        document = Path(folder) / "long.txt"
+        _write_text(document)
+        tenant = Tenant(platform)
+        with _watched(platform) as peak:
+            started = time.perf_counter()
+            job = tenant.upload(document)
+            tenant.wait_for_step(job, "embed")
+            seconds = time.perf_counter() - started
+        tenant.cancel(job)
+    return peak.bytes, seconds
+
+
+@dataclass
+class _Peak:
+    """The most memory so far."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def _watched(platform: Platform) -> Iterator[_Peak]:
+    """The most memory that a worker process has, with its children, while the block runs."""
+    peak = _Peak()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            peak.bytes = max(peak.bytes, _rss_of_busiest_worker(platform.pids("worker")))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _rss_of_busiest_worker(pids: list[int]) -> int:
@@ -103,3 +137,15 @@ def _write_pdf(path: Path) -> None:
             canvas.drawString(56, 800 - line * 16, text)
         canvas.showPage()
     canvas.save()
+
+
+def _write_text(path: Path) -> None:
+    paragraph = 0
+    with path.open("w", encoding="utf-8") as file:
+        while file.tell() < TEXT_MB * MB:
+            paragraph += 1
+            sentences = (
+                f"In paragraph {paragraph}, sentence {n}, the maintainer answers report {paragraph * 7 + n} of the day."
+                for n in range(5)
+            )
+            file.write(" ".join(sentences) + "\n\n")

@@ -57,7 +57,7 @@ class Tenant:
     def ingest(self, files: Sequence[Path]) -> float:
         """Upload the files and wait until all are ready; seconds."""
         started = time.perf_counter()
-        jobs = [self._upload(file) for file in files]
+        jobs = [self.upload(file) for file in files]
         for job in jobs:
             self._wait(job)
         return time.perf_counter() - started
@@ -75,12 +75,25 @@ class Tenant:
         self._json("POST", "/api/search", json={"question": question})
         return (time.perf_counter() - started) * 1000
 
-    def _upload(self, file: Path) -> str:
+    def upload(self, file: Path) -> str:
+        """Upload a file; the job that reads it."""
         with file.open("rb") as content:
             fields = {"source_id": self.source_id}
             return str(
                 self._json("POST", "/api/documents", data=fields, files={"file": (file.name, content)})["job_id"]
             )
+
+    def wait_for_step(self, job_id: str, step: str) -> None:
+        """Return when the job has come to this step."""
+        with connect_sse(self.http, "GET", f"/api/jobs/{job_id}/events") as source:
+            for event in source.iter_sse():
+                if event.data and event.json()["step"] == step:
+                    return
+        raise RuntimeError(f"Job {job_id} ended before it came to {step}.")
+
+    def cancel(self, job_id: str) -> None:
+        """Stop the job."""
+        self._json("POST", f"/api/admin/jobs/{job_id}:cancel")
 
     def _wait(self, job_id: str) -> None:
         with connect_sse(self.http, "GET", f"/api/jobs/{job_id}/events") as source:

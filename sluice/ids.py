@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID, uuid5
 
 import uuid_utils.compat
@@ -13,6 +14,12 @@ _NAMESPACE = UUID("6f1d5b0e-3f0a-5c7e-9d55-5c1f0f2a7b11")
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): unique, and ordered by the time of its making."""
     return uuid_utils.compat.uuid7()
+
+
+def first_id_of(moment: datetime) -> UUID:
+    """The least id that could have been made at this moment: every older one sorts before it."""
+    version_and_variant = 7 << 76 | 2 << 62
+    return UUID(int=int(moment.timestamp() * 1000) << 80 | version_and_variant)
 
 
 def derived_id(*parts: object) -> UUID:

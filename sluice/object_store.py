@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 from uuid import UUID
@@ -41,6 +42,14 @@ class StoredObject:
     size: int
 
 
+@dataclass(frozen=True)
+class ListedObject:
+    """An object in a listing."""
+
+    key: str
+    modified_at: datetime
+
+
 class ObjectStore(Protocol):
     """Bytes by key. Every method raises `TemporarilyUnavailable` while the store does not answer."""
 
@@ -59,6 +68,9 @@ class ObjectStore(Protocol):
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin with the prefix."""
 
+    def page(self, prefix: str, after: str | None, limit: int = 1000) -> tuple[list[ListedObject], str | None]:
+        """Up to `limit` objects below the prefix, by their keys, and after which key the next page begins."""
+
     def presigned_get(self, key: str, file_name: str, content_type: str) -> str:
         """A URL by which anyone may download the object for five minutes, under this name."""
 
@@ -76,9 +88,14 @@ def extract_key(tenant_id: UUID, document_id: UUID, version_id: UUID) -> str:
     return f"{_version_prefix(tenant_id, document_id, version_id)}extract.jsonl.gz"
 
 
+def tenant_prefix(tenant_id: UUID) -> str:
+    """What all keys of a tenant begin with."""
+    return f"tenant/{tenant_id}/"
+
+
 def document_prefix(tenant_id: UUID, document_id: UUID) -> str:
     """What the keys of all versions of a document begin with."""
-    return f"tenant/{tenant_id}/{document_id}/"
+    return f"{tenant_prefix(tenant_id)}{document_id}/"
 
 
 def _version_prefix(tenant_id: UUID, document_id: UUID, version_id: UUID) -> str:
@@ -134,6 +151,15 @@ class S3ObjectStore:
         with _translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def page(self, prefix: str, after: str | None, limit: int = 1000) -> tuple[list[ListedObject], str | None]:
+        """A page of a listing; a server may make it shorter than `limit`."""
+        with _translated(prefix):
+            answer = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=prefix, MaxKeys=limit, StartAfter=after or ""
+            )
+        found = [ListedObject(entry["Key"], entry["LastModified"]) for entry in answer.get("Contents", [])]
+        return found, found[-1].key if found and answer["IsTruncated"] else None
 
     def presigned_get(self, key: str, file_name: str, content_type: str) -> str:
         """A download URL, signed for the public endpoint."""

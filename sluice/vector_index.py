@@ -42,7 +42,7 @@ class SparseVector(Protocol):
 
 @dataclass(frozen=True)
 class DenseCollection:
-    """The dense points of one model version, reached through the alias of the model."""
+    """The dense points of one model version. Vectors of different versions are never compared, so search names it."""
 
     alias: str
     model_version: str
@@ -55,7 +55,7 @@ class DenseCollection:
 
     @property
     def alias_name(self) -> str:
-        """The name that search uses, whatever version is behind it."""
+        """The name under which people find the collection of the version that is written now."""
         return f"chunks_{self.alias}"
 
 
@@ -96,6 +96,15 @@ class Hit:
     score: float
 
 
+@dataclass(frozen=True)
+class IndexedChunk:
+    """A point as the index has it, whatever PostgreSQL knows of its chunk."""
+
+    point_id: str
+    chunk_id: UUID
+    version_id: UUID
+
+
 class VectorIndex:
     """Qdrant, as seen by one tenant at a time."""
 
@@ -113,9 +122,17 @@ class VectorIndex:
         self._lexical_version = lexical_version
         self._ensured: set[str] = set()
 
-    def ensure(self, dense: DenseCollection) -> None:
-        """Make the collections of this model version and of the lexical leg, their indexes and aliases."""
-        if dense.name in self._ensured:
+    @property
+    def lexical(self) -> str:
+        """The name of the collection of the lexical leg."""
+        return self._lexical
+
+    def ensure(self, dense: DenseCollection, *, again: bool = False) -> None:
+        """Make the collections of this model version and of the lexical leg, their indexes and aliases.
+
+        `again`: look even if they were there before, because the index may have lost them since.
+        """
+        if dense.name in self._ensured and not again:
             return
         with _translated():
             self._create(
@@ -139,12 +156,15 @@ class VectorIndex:
         self._ensured.add(dense.name)
 
     def search_dense(
-        self, tenant_id: UUID, alias: str, vector: list[float], within: PassageFilter, limit: int
+        self, tenant_id: UUID, dense: DenseCollection, vector: list[float], within: PassageFilter, limit: int
     ) -> list[Hit]:
-        """The chunks nearest in meaning, by cosine similarity, best first."""
+        """The chunks nearest in meaning, by cosine similarity, best first; `dense` is of the model of the vector.
+
+        `TemporarilyUnavailable` also while nothing was embedded by this model.
+        """
         with _translated():
             answer = self._client.query_points(
-                f"chunks_{alias}",
+                dense.name,
                 query=vector,
                 using=DENSE,
                 query_filter=_filter(tenant_id, within),
@@ -196,6 +216,43 @@ class VectorIndex:
                 found.update(UUID((point.payload or {})["chunk_id"]) for point in points)
                 if offset is None:
                     return found
+
+    def page(
+        self, tenant_id: UUID, collection: str, after: str | None, limit: int
+    ) -> tuple[list[IndexedChunk], str | None]:
+        """Up to `limit` of the tenant's points in the order of their ids, and where the next page begins."""
+        with _translated():
+            points, offset = self._client.scroll(
+                collection,
+                scroll_filter=models.Filter(must=[_any_of("tenant", (tenant_id,))]),
+                with_payload=["chunk_id", "version_id"],
+                limit=limit,
+                offset=after,
+            )
+        found = []
+        for point in points:
+            payload = point.payload or {}
+            found.append(IndexedChunk(str(point.id), UUID(payload["chunk_id"]), UUID(payload["version_id"])))
+        return found, None if offset is None else str(offset)
+
+    def held(self, tenant_id: UUID, collection: str, chunk_ids: Sequence[UUID]) -> set[UUID]:
+        """Those of the chunks that the collection has a point of."""
+        with _translated():
+            points, _ = self._client.scroll(
+                collection,
+                scroll_filter=_matching(tenant_id, "chunk_id", chunk_ids),
+                with_payload=["chunk_id"],
+                # Should a chunk ever have two points, the rest still fits.
+                limit=2 * len(chunk_ids) + 1,
+            )
+        return {UUID((point.payload or {})["chunk_id"]) for point in points}
+
+    def delete_points(self, tenant_id: UUID, collection: str, point_ids: Sequence[str]) -> None:
+        """Remove these points of the tenant from one collection."""
+        these = models.HasIdCondition(has_id=list(point_ids))
+        condition = models.Filter(must=[_any_of("tenant", (tenant_id,)), these])
+        with _translated():
+            self._client.delete(collection, points_selector=models.FilterSelector(filter=condition), wait=True)
 
     def delete_versions(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
         """Remove every point of these versions, from every collection."""
@@ -258,11 +315,15 @@ class VectorIndex:
 
     def _point_alias(self, dense: DenseCollection) -> None:
         aliases = {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
-        if dense.alias_name in aliases:
-            # Moving it to a new model version is for a reindex to do, when that version's points are all there.
+        if aliases.get(dense.alias_name) == dense.name:
             return
+        # Safe at any time: search asks the collection of its vector's own model, whatever the alias says.
+        gone = models.DeleteAlias(alias_name=dense.alias_name)
         create = models.CreateAlias(collection_name=dense.name, alias_name=dense.alias_name)
-        self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+        changes: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=create)]
+        if dense.alias_name in aliases:
+            changes.insert(0, models.DeleteAliasOperation(delete_alias=gone))
+        self._client.update_collection_aliases(changes)
 
 
 def _dense_point(tenant_id: UUID, collection: DenseCollection, point: ChunkPoint) -> models.PointStruct:

@@ -15,10 +15,37 @@ from services.api.dependencies import Resources
 from services.api.errors import MEDIA_TYPE, Problem, add_handlers
 from services.api.middleware import LimitedBody, Observed
 from services.api.permissions import PERMISSIONS
-from services.api.routes import admin, authentication, chat, documents, jobs, search, sources, system, uploads
+from services.api.routes import (
+    admin_audit,
+    admin_dead_letters,
+    admin_jobs,
+    admin_maintenance,
+    authentication,
+    chat,
+    documents,
+    jobs,
+    search,
+    sources,
+    system,
+    uploads,
+)
 
 _ROUTERS: Final = tuple(
-    module.router for module in (authentication, sources, documents, uploads, jobs, admin, search, chat, system)
+    module.router
+    for module in (
+        authentication,
+        sources,
+        documents,
+        uploads,
+        jobs,
+        admin_jobs,
+        admin_dead_letters,
+        admin_audit,
+        admin_maintenance,
+        search,
+        chat,
+        system,
+    )
 )
 _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {}}}

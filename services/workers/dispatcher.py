@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.workers.recorder import Recorder
+from services.workers.upkeep import Upkeep
 from sluice.broker import QUEUES, Publisher, declare_topology
 from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
@@ -189,6 +190,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
     relay = Relay(sessions, publisher, settings)
     recorder = Recorder(sessions, broker, settings)
     sweeper = Sweeper(sessions, settings)
+    upkeep = Upkeep(sessions, settings)
     declared = False
     log.info("dispatcher.started")
     while not stop.is_set():
@@ -198,6 +200,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
                 declared = True
             sweeper.run_if_due()
             sweeper.observe_if_due()
+            upkeep.run_if_due()
             while relay.run_once() and not stop.is_set():
                 pass
             recorder.run_if_due()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import delete, insert, update
 
@@ -25,11 +26,13 @@ from sluice.documents import chunking
 from sluice.documents.budget import measured_for
 from sluice.documents.languages import detect
 from sluice.documents.models import Chunk, DocumentVersion
+from sluice.documents.reading import ReadingOptions
 from sluice.documents.text import Block
 from sluice.errors import DocumentUnreadable
 from sluice.ids import derived_id
 from sluice.jobs import claims
 from sluice.jobs.claims import Claim
+from sluice.kill_points import KillPoint, strike
 from sluice.object_store import extract_key
 
 _ROWS: Final = 500
@@ -46,7 +49,7 @@ def extract(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion)
             report = parse_document(
                 original,
                 version.mime,
-                ParseOptions.of(it.ingest),
+                ParseOptions.of(it.ingest, ReadingOptions.of(claim.options, version.mime)),
                 output=blocks,
                 on_progress=_Reporter(it, claim, "extract"),
                 should_stop=lease.should_stop,
@@ -65,6 +68,7 @@ def extract(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion)
             .where(DocumentVersion.id == version.id)
             .values(title=report.title, page_count=report.pages)
         )
+    strike(KillPoint.AFTER_EXTRACT, claim.document_id)
 
 
 def cut_into_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
@@ -97,6 +101,7 @@ def cut_into_chunks(it: Resources, claim: Claim, lease: Lease, version: Document
             .where(DocumentVersion.id == version.id)
             .values(lang=languages.most_common(1)[0][0], chunk_count=number)
         )
+    strike(KillPoint.AFTER_CHUNK, claim.document_id)
 
 
 def _download(it: Resources, version: DocumentVersion, target: Path) -> None:
@@ -137,9 +142,15 @@ def _token_counter(it: Resources) -> Callable[[Sequence[str]], list[int]]:
     return measured_for(it.embedding.languages, count)
 
 
+def _chunk_id(version: DocumentVersion, ordinal: int) -> UUID:
+    """The same for the same bytes, except where they are read again: the chunks of before are shown meanwhile."""
+    again = (version.id,) if version.reread_of is not None else ()
+    return derived_id(version.document_id, version.content_hash, ordinal, chunking.CHUNKER_VERSION, *again)
+
+
 def _row(version: DocumentVersion, piece: chunking.Chunk) -> dict[str, Any]:
     return {
-        "id": derived_id(version.document_id, version.content_hash, piece.ordinal, chunking.CHUNKER_VERSION),
+        "id": _chunk_id(version, piece.ordinal),
         "tenant_id": version.tenant_id,
         "document_id": version.document_id,
         "version_id": version.id,

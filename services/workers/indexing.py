@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import select
@@ -21,8 +22,12 @@ from sluice.documents.repository import chunks_between
 from sluice.errors import TemporarilyUnavailable
 from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim
+from sluice.kill_points import KillPoint, strike
 from sluice.retrieval import lexical
 from sluice.vector_index import ChunkPoint, DenseCollection
+
+# Chunks that are in memory at a time, with their vectors.
+_WINDOW: Final = 256
 
 
 @dataclass(frozen=True)
@@ -36,31 +41,34 @@ class _Described:
 
 def index_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, first: int, end: int) -> None:
     """Embed and upsert the version's chunks from `first` up to `end`; every vector is computed once and kept."""
+    done = 0
+    for start in range(first, end, _WINDOW):
+        with tenant_session(it.sessions, claim.tenant_id) as session:
+            chunks = chunks_between(session, version.id, start, min(start + _WINDOW, end))
+            session.expunge_all()
+        for batch in by_tokens(it, chunks):
+            lease.check()
+            upsert_chunks(it, claim, version, batch)
+            done += len(batch)
+            with tenant_session(it.sessions, claim.tenant_id) as session:
+                claims.count_done(session, claim, done)
+            strike(KillPoint.IN_EMBED_PART, claim.document_id)
+
+
+def upsert_chunks(it: Resources, claim: Claim, version: DocumentVersion, chunks: Sequence[Chunk]) -> None:
+    """Put these chunks of the version into the index; vectors that are not kept yet are computed."""
     collection = it.dense_collection()
     with tenant_session(it.sessions, claim.tenant_id) as session:
         described = _describe(session, version)
-        chunks = chunks_between(session, version.id, first, end)
-        session.expunge_all()
-    done = 0
-    for batch in _by_tokens(chunks, it.ingest.embed_batch_tokens):
-        lease.check()
-        vectors = _embed(it, claim, collection, batch)
-        points = [_point(version, described, chunk, vectors[chunk.text_hash]) for chunk in batch]
-        it.index.upsert(claim.tenant_id, collection, points)
-        done += len(batch)
-        with tenant_session(it.sessions, claim.tenant_id) as session:
-            claims.count_done(session, claim, done)
+    vectors = _embed(it, claim, collection, chunks)
+    strike(KillPoint.AFTER_EMBED, claim.document_id)
+    points = [_point(version, described, chunk, vectors[chunk.text_hash]) for chunk in chunks]
+    it.index.upsert(claim.tenant_id, collection, points)
 
 
-def _describe(session: Session, version: DocumentVersion) -> _Described:
-    document = session.scalars(select(Document).where(Document.id == version.document_id)).one_or_none()
-    if document is None:
-        raise Canceled("The document was erased.")
-    return _Described(document.source_id, list(document.tags), version.created_at)
-
-
-def _by_tokens(chunks: Sequence[Chunk], budget: int) -> Iterator[list[Chunk]]:
-    """The chunks in batches of at most `budget` tokens, or of one chunk that has more."""
+def by_tokens(it: Resources, chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """The chunks in batches of what EMB is sent at once, or of one chunk that has more."""
+    budget = it.ingest.embed_batch_tokens
     batch: list[Chunk] = []
     tokens = 0
     for chunk in chunks:
@@ -73,7 +81,16 @@ def _by_tokens(chunks: Sequence[Chunk], budget: int) -> Iterator[list[Chunk]]:
         yield batch
 
 
-def _embed(it: Resources, claim: Claim, collection: DenseCollection, chunks: list[Chunk]) -> dict[bytes, list[float]]:
+def _describe(session: Session, version: DocumentVersion) -> _Described:
+    document = session.scalars(select(Document).where(Document.id == version.document_id)).one_or_none()
+    if document is None:
+        raise Canceled("The document was erased.")
+    return _Described(document.source_id, list(document.tags), version.created_at)
+
+
+def _embed(
+    it: Resources, claim: Claim, collection: DenseCollection, chunks: Sequence[Chunk]
+) -> dict[bytes, list[float]]:
     text_of = {chunk.text_hash: chunk.text for chunk in chunks}
     with tenant_session(it.sessions, claim.tenant_id) as session:
         rows = session.execute(

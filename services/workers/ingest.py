@@ -6,7 +6,6 @@ nothing. Up to `PART` chunks all stages run in one step; a longer document is ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -19,6 +18,7 @@ from services.workers.lease import Lease
 from services.workers.resources import Resources
 from sluice.broker import EMBED
 from sluice.db.session import tenant_session
+from sluice.documents import precedence
 from sluice.documents.models import Chunk, Document, DocumentVersion
 from sluice.documents.repository import delete_chunks
 from sluice.documents.upload import first_step
@@ -27,6 +27,7 @@ from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim
 from sluice.jobs.models import JobStep
 from sluice.jobs.outbox import promise
+from sluice.kill_points import KillPoint, strike
 from sluice.object_store import ObjectNotFound
 from sluice.telemetry import logger
 
@@ -62,6 +63,7 @@ def embed_part(it: Resources, claim: Claim, lease: Lease) -> None:
     version = load_version(it, claim)
     first = claim.part * PART
     indexing.index_chunks(it, claim, lease, version, first, first + PART)
+    strike(KillPoint.AFTER_UPSERT_BEFORE_COMMIT, claim.document_id)
     with tenant_session(it.sessions, claim.tenant_id) as session:
         if claims.finish_part(session, claim):
             _add_step(session, claim, first_step(version, "finalize", EMBED, it.jobs))
@@ -70,14 +72,6 @@ def embed_part(it: Resources, claim: Claim, lease: Lease) -> None:
 def finalize(it: Resources, claim: Claim, lease: Lease) -> None:
     """Show a document whose parts are all indexed."""
     _show(it, claim, lease, load_version(it, claim))
-
-
-# The steps that a message can name.
-STEPS: Final[dict[str, Callable[[Resources, Claim, Lease], None]]] = {
-    "ingest": ingest,
-    "embed": embed_part,
-    "finalize": finalize,
-}
 
 
 def load_version(it: Resources, claim: Claim) -> DocumentVersion:
@@ -117,6 +111,7 @@ def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -
     """Check that the index is whole, then make the version the one that search shows."""
     _check_index(it, claim, lease, version)
     lease.check()
+    strike(KillPoint.AFTER_UPSERT_BEFORE_COMMIT, claim.document_id)
     with tenant_session(it.sessions, claim.tenant_id) as session:
         claims.finish(session, claim)
         replaced = _activate(session, version)
@@ -144,9 +139,11 @@ def _activate(session: Session, version: DocumentVersion) -> list[UUID]:
     ).one_or_none()
     if document is None or document.erased_at is not None:
         raise Canceled("The document was erased.")
-    active = session.scalar(select(DocumentVersion.number).where(DocumentVersion.id == document.active_version_id)) or 0
-    if active > version.number:
+    rank = precedence.rank_of(session, version.id)
+    if precedence.rank_of(session, document.active_version_id) > rank:
         return _supersede(session, [version.id])
+    older = session.scalars(precedence.older(document.id, rank)).all()
+    replaced = _supersede(session, [each.id for each in older])
     document.active_version_id = version.id
     document.updated_at = datetime.now(UTC)
     session.execute(
@@ -154,16 +151,13 @@ def _activate(session: Session, version: DocumentVersion) -> list[UUID]:
         .where(DocumentVersion.id == version.id)
         .values(
             activated_at=func.now(),
+            # From here on it is what the source has of these bytes; what it read again is superseded above.
+            reread_of=None,
             chunk_count=select(func.count()).select_from(Chunk).where(Chunk.version_id == version.id).scalar_subquery(),
         )
         .execution_options(synchronize_session=False)
     )
-    older = session.scalars(
-        select(DocumentVersion.id).where(
-            DocumentVersion.document_id == document.id, DocumentVersion.number < version.number
-        )
-    ).all()
-    return _supersede(session, list(older))
+    return replaced
 
 
 def _supersede(session: Session, version_ids: list[UUID]) -> list[UUID]:

@@ -22,7 +22,7 @@ log = logger()
 
 
 class Liveness:
-    """The lock of one process. Needs a connection of its own, to PostgreSQL itself and not to a pooler of transactions."""
+    """The lock of one process. Needs a connection of its own to PostgreSQL itself, not to a pooler of transactions."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._url = settings.url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)

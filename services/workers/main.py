@@ -42,6 +42,8 @@ def main() -> None:
         app.worker_main(
             [
                 "worker",
+                # Two workers of one machine must not have one name: the broker would give the second nothing to do.
+                f"--hostname=worker-{os.getpid()}@{socket.gethostname()}",
                 f"--concurrency={concurrency}",
                 f"--queues={','.join(QUEUES)}",
                 "--without-gossip",

@@ -9,6 +9,7 @@ from functools import cache
 
 from tokenizers import Tokenizer
 
+from services.workers.lease import Keeper
 from services.workers.liveness import Liveness
 from sluice.db.session import Sessions, create_sessions
 from sluice.embedding_client import EmbeddingClient, HttpEmbeddingClient
@@ -38,6 +39,7 @@ class Resources:
     ingest: IngestSettings
     worker: str
     liveness: Liveness
+    keeper: Keeper
 
     def dense_collection(self) -> DenseCollection:
         """Where vectors of the embedding model that EMB serves now belong."""
@@ -62,14 +64,18 @@ def resources() -> Resources:
     """The resources of this process. Made late: connections must not be shared over a fork."""
     embedding = EmbeddingClientSettings.from_environment()
     database = DatabaseSettings.from_environment()
+    sessions = create_sessions(database)
+    jobs = JobSettings.from_environment()
+    liveness = Liveness(database)
     return Resources(
-        sessions=create_sessions(database),
+        sessions=sessions,
         store=S3ObjectStore(ObjectStoreSettings.from_environment()),
         index=VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION),
         embedder=HttpEmbeddingClient(embedding),
         embedding=embedding,
-        jobs=JobSettings.from_environment(),
+        jobs=jobs,
         ingest=IngestSettings.from_environment(),
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        liveness=Liveness(database),
+        liveness=liveness,
+        keeper=Keeper(sessions, jobs, liveness),
     )

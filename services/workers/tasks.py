@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from services.workers.ingest import STEPS
 from services.workers.lease import Lease
 from services.workers.liveness import dead_holder, expire
 from services.workers.resources import Resources, resources
+from services.workers.steps import STEPS
 from sluice.db.session import is_outage, tenant_session
 from sluice.errors import DocumentUnreadable, Invalid, NotFound, SluiceError, TemporarilyUnavailable
 from sluice.jobs import claims
@@ -103,7 +103,7 @@ def _inherit(it: Resources, message: RunStep) -> Claim | None:
 def _run(it: Resources, claim: Claim) -> str:  # noqa: PLR0911 - a table of what each kind of end means
     try:
         step = _code_of(claim)
-        with Lease(it.sessions, claim, it.jobs, it.liveness) as lease:
+        with it.keeper.keep(claim) as lease:
             step(it, claim, lease)
     except OwnershipLost:
         log.warning("step.ownership_lost", attempt=claim.attempt)

@@ -15,8 +15,9 @@ from sluice.db.session import Sessions, tenant_session
 from sluice.documents.models import Chunk, Document, DocumentVersion
 from sluice.documents.repository import DocumentNotFound, delete_chunks
 from sluice.errors import Conflict, TemporarilyUnavailable
+from sluice.identity import audit
 from sluice.jobs import repository as jobs
-from sluice.jobs.models import Job, JobStep
+from sluice.jobs.models import DeadLetter, Job, JobStep
 from sluice.jobs.state import LIVE, JobState
 from sluice.object_store import ObjectStore, document_prefix
 from sluice.vector_index import VectorIndex
@@ -34,13 +35,22 @@ class Left:
     objects: int
 
 
-def erase(sessions: Sessions, store: ObjectStore, index: VectorIndex, tenant_id: UUID, document_id: UUID) -> Left:
-    """Remove the document everywhere; what each store says afterwards: zeros.
+def erase(
+    sessions: Sessions,
+    store: ObjectStore,
+    index: VectorIndex,
+    tenant_id: UUID,
+    document_id: UUID,
+    *,
+    by: UUID | None = None,
+) -> Left:
+    """Remove the document everywhere, as the user `by` wants it; what each store says afterwards: zeros.
 
     Run again, it goes on after a fault. Raises `TemporarilyUnavailable` while it cannot be finished.
     """
     with tenant_session(sessions, tenant_id) as session:
         _hide(session, document_id)
+        audit.record(session, "document.delete", "document", document_id, by=by)
     if not _becomes_idle(sessions, tenant_id, document_id):
         raise _pending("a worker is still busy with it")
     index.delete_document(tenant_id, document_id)
@@ -99,4 +109,8 @@ def _delete_rows(session: Session, document_id: UUID) -> None:
     versions = select(DocumentVersion.id).where(DocumentVersion.document_id == document_id)
     delete_chunks(session, session.scalars(versions).all())
     session.execute(delete(Job).where(Job.document_id == document_id).execution_options(synchronize_session=False))
+    # What a parser said of the file may quote it.
+    session.execute(
+        delete(DeadLetter).where(DeadLetter.document_id == document_id).execution_options(synchronize_session=False)
+    )
     session.execute(delete(Document).where(Document.id == document_id).execution_options(synchronize_session=False))

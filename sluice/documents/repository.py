@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, tuple_
+from sqlalchemy import and_, delete, exists, func, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -174,11 +174,16 @@ def _views(session: Session, documents: Sequence[Document]) -> list[DocumentView
     ids = [document.id for document in documents]
     newest = session.scalars(
         select(DocumentVersion)
+        .join(Document, Document.id == DocumentVersion.document_id)
         .where(DocumentVersion.document_id.in_(ids))
         .distinct(DocumentVersion.document_id)
-        # A version that was withdrawn or replaced is what the document was, not what it is.
         .order_by(
-            DocumentVersion.document_id, DocumentVersion.superseded_at.is_not(None), DocumentVersion.number.desc()
+            DocumentVersion.document_id,
+            # A version that was withdrawn or replaced is what the document was, not what it is.
+            DocumentVersion.superseded_at.is_not(None),
+            # A document that is found stays what it is while it is read again, and when that fails.
+            and_(DocumentVersion.reread_of.is_not(None), Document.active_version_id.is_not(None)),
+            DocumentVersion.number.desc(),
         )
     )
     version_of = {version.document_id: version for version in newest}

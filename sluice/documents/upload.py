@@ -16,17 +16,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sluice.db.session import Sessions, tenant_session
-from sluice.documents import repository
+from sluice.documents import precedence, repository
 from sluice.documents.models import Document, DocumentVersion, Upload
 from sluice.errors import Conflict, Invalid, NotFound
 from sluice.ids import new_id
 from sluice.jobs import repository as jobs
+from sluice.jobs.lanes import lane_of
 from sluice.jobs.models import Job, JobStep
 from sluice.jobs.state import LIVE, JobState
 from sluice.object_store import PRESIGNED_SECONDS, ObjectNotFound, ObjectStore, original_key
 from sluice.settings import JobSettings
 
-INGEST_QUEUE: Final = "sluice.v1.ingest"
 INGEST_JOB: Final = "ingest"
 # Each lost race has a winner, so that even twenty uploads of one name come to an end.
 _TRIES: Final = 25
@@ -177,11 +177,15 @@ class Intake:
         )
         session.add(version)
         session.flush()
-        job = jobs.submit(
-            session,
-            Job(kind=INGEST_JOB, document_id=document_id, version_id=version_id, state=JobState.QUEUED),
-            first_step(version, "ingest", INGEST_QUEUE, self._settings),
+        job = Job(
+            kind=INGEST_JOB,
+            document_id=document_id,
+            version_id=version_id,
+            source_id=incoming.source_id,
+            state=JobState.QUEUED,
         )
+        queue = lane_of(incoming.size, self._settings)
+        job = jobs.submit(session, job, first_step(version, "ingest", queue, self._settings))
         return Accepted(document_id, version_id, job.id, JobState.QUEUED, duplicate=False)
 
     def _join(self, session: Session, version: DocumentVersion) -> Accepted:
@@ -217,13 +221,15 @@ def _made_newest(session: Session, version: DocumentVersion) -> bool:
 
     Uploading older content again means: this is what the document shall be.
     """
-    newer = session.scalars(
-        select(DocumentVersion).where(
-            DocumentVersion.document_id == version.document_id,
-            DocumentVersion.number > version.number,
-            DocumentVersion.superseded_at.is_(None),
+    rank = precedence.rank_of(session, version.id)
+    # Another reading of these bytes is not withdrawn: it leads to the same document.
+    newer = [
+        each
+        for each in session.scalars(
+            precedence.newer(version.document_id, rank).where(DocumentVersion.superseded_at.is_(None))
         )
-    ).all()
+        if each.object_key != version.object_key
+    ]
     if not newer:
         return True
     for job in jobs.latest_of(session, [each.id for each in newer]).values():
@@ -248,6 +254,7 @@ def _version_with(session: Session, incoming: Incoming) -> DocumentVersion | Non
             DocumentVersion.source_id == incoming.source_id,
             DocumentVersion.content_hash == incoming.content_hash,
             DocumentVersion.superseded_at.is_(None),
+            DocumentVersion.reread_of.is_(None),
         )
     ).one_or_none()
 

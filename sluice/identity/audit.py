@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.orm import Session
 
-from sluice.identity.models import AuditEntry
+from sluice.db.session import TenantSession
+from sluice.identity.models import AuditEntry, User
 from sluice.telemetry import current_request_id
 
 _FIRST: Final = bytes(32)
@@ -27,25 +27,39 @@ _CHAIN_LOCK: Final = 7_201_002
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of reading a tenant's chain: the number of entries, and the first that does not fit, if any."""
+    """What came of reading a tenant's chain.
+
+    `entries` fit, the last of them with the digest `head` (hex); `broken_at` is the number of the first that does not.
+    """
 
     entries: int
-    broken_at: int | None
+    head: str
+    broken_at: int | None = None
     why: str | None = None
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An entry, and the e-mail address of who did it, while that user is there."""
+
+    entry: AuditEntry
+    actor: str | None
+
+
 def record(
-    session: Session,
-    *,
-    tenant_id: UUID,
-    actor_id: UUID | None,
+    session: TenantSession,
     action: str,
     target_kind: str,
     target_id: UUID | None = None,
+    *,
+    by: UUID | None,
     **detail: Any,
 ) -> AuditEntry:
-    """Add an entry to this transaction: it is there if and only if what it tells of was done."""
-    # One writer of a chain at a time, until its transaction ends.
+    """Add an entry to this transaction: it is there if and only if what it tells of was done.
+
+    Call it last: one transaction at a time writes a tenant's chain, and what is locked after that can deadlock.
+    """
+    tenant_id = session.tenant_id
     session.execute(select(func.pg_advisory_xact_lock(_CHAIN_LOCK, int.from_bytes(tenant_id.bytes[-4:], signed=True))))
     last = session.execute(
         select(AuditEntry.number, AuditEntry.digest)
@@ -57,7 +71,7 @@ def record(
         tenant_id=tenant_id,
         number=last.number + 1 if last else 1,
         at=datetime.now(UTC),
-        actor_id=actor_id,
+        actor_id=by,
         action=action,
         target_kind=target_kind,
         target_id=target_id,
@@ -71,26 +85,36 @@ def record(
     return entry
 
 
-def page(session: Session, *, before: int | None, limit: int) -> Sequence[AuditEntry]:
-    """Up to `limit` entries, newest first, with numbers below `before`."""
-    query = select(AuditEntry).order_by(AuditEntry.number.desc()).limit(limit)
+def page(session: Session, *, target_id: UUID | None = None, before: UUID | None = None, limit: int) -> list[Entry]:
+    """Up to `limit` entries, newest first, older than the entry `before`; only about `target_id`, if it is given."""
+    actor = select(User.email).where(User.id == AuditEntry.actor_id).scalar_subquery()
+    query = select(AuditEntry, actor).order_by(AuditEntry.number.desc()).limit(limit)
+    if target_id is not None:
+        query = query.where(AuditEntry.target_id == target_id)
     if before is not None:
-        query = query.where(AuditEntry.number < before)
-    return session.scalars(query).all()
+        query = query.where(AuditEntry.number < _number_of(before))
+    return [Entry(*row) for row in session.execute(query)]
 
 
 def verify(session: Session) -> Verdict:
-    """Read the whole chain. Entries removed from its end cannot be told; keep the last digest elsewhere for that."""
+    """Read the whole chain. Entries removed from its end cannot be told: keep `head` elsewhere for that."""
     previous, number = _FIRST, 0
     for entry in session.scalars(select(AuditEntry).order_by(AuditEntry.number).execution_options(yield_per=1000)):
+        wrong = None
         if entry.number != number + 1:
-            return Verdict(number, entry.number, f"entry {number + 1} is missing")
-        if entry.previous != previous:
-            return Verdict(number, entry.number, "it does not follow the entry before it")
-        if entry.digest != _digest(entry):
-            return Verdict(number, entry.number, "it was changed")
+            wrong = f"entry {number + 1} is missing"
+        elif entry.previous != previous:
+            wrong = "it does not follow the entry before it"
+        elif entry.digest != _digest(entry):
+            wrong = "it was changed"
+        if wrong:
+            return Verdict(number, previous.hex(), entry.number, wrong)
         previous, number = entry.digest, entry.number
-    return Verdict(number, None)
+    return Verdict(number, previous.hex())
+
+
+def _number_of(entry_id: UUID) -> ScalarSelect[int]:
+    return select(AuditEntry.number).where(AuditEntry.id == entry_id).scalar_subquery()
 
 
 def _digest(entry: AuditEntry) -> bytes:

@@ -11,10 +11,12 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from pydantic import Field
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from sluice.errors import Conflict, NotFound, SluiceError
+from sluice.jobs.confirmation import Filter
 from sluice.jobs.models import DeadLetter, Job, JobStep
 
 # What differs between two failures of the same kind: ids, digests, numbers, quoted names.
@@ -22,6 +24,7 @@ _PARTICULARS: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"", re.IGNORECASE
 )
 _LONGEST_MESSAGE: Final = 2_000
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 class DeadLetterNotFound(NotFound):
@@ -36,6 +39,29 @@ class Resolution(StrEnum):
     REPLAYED = "replayed"
     RETRIED = "retried"  # its job was tried again
     DISCARDED = "discarded"
+
+
+class Owner(StrEnum):
+    """Whose letters: the session's tenant's, or nobody's, which only a session over all tenants sees."""
+
+    TENANT = "tenant"
+    NOBODY = "nobody"
+
+
+class LetterFilter(Filter):
+    """What dead letters have in common."""
+
+    signature: str | None = Field(None, pattern=r"^[0-9a-f]{16}$", description="Of a group")
+    job_id: UUID | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What a row of `dead_letters` must be to fit."""
+        fit = []
+        if self.signature is not None:
+            fit.append(DeadLetter.signature == self.signature)
+        if self.job_id is not None:
+            fit.append(DeadLetter.job_id == self.job_id)
+        return fit
 
 
 @dataclass(frozen=True)
@@ -61,7 +87,7 @@ def signature_of(step: str | None, reason: str, error_class: str | None, message
 def give_up(session: Session, job: Job, step: JobStep, error: SluiceError) -> DeadLetter:
     """Write down that this step failed for good, in the transaction that makes it so."""
     error_class = error.facts.get("cause_class") or type(error).__name__
-    message = str(error.facts.get("cause_message") or error.detail)[:_LONGEST_MESSAGE]
+    message = _storable(str(error.facts.get("cause_message") or error.detail)[:_LONGEST_MESSAGE])
     position: dict[str, Any] = {"stage": job.step, "done": job.done, "total": job.total}
     if "page" in error.facts:
         position["page"] = error.facts["page"]
@@ -85,10 +111,15 @@ def give_up(session: Session, job: Job, step: JobStep, error: SluiceError) -> De
     return letter
 
 
-def get(session: Session, letter_id: UUID, *, lock: bool = False) -> DeadLetter:
-    """The letter; `DeadLetterNotFound` also for another tenant's."""
-    query = select(DeadLetter).where(DeadLetter.id == letter_id)
-    letter = session.scalars(query.with_for_update() if lock else query).one_or_none()
+def get(session: Session, letter_id: UUID, owner: Owner = Owner.TENANT, *, lock: bool = False) -> DeadLetter:
+    """The letter; `DeadLetterNotFound` also for another tenant's.
+
+    To lock a letter and its job, lock the job first: whoever tries a job again locks its letters after it.
+    """
+    query = select(DeadLetter).where(DeadLetter.id == letter_id, _of(owner))
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    letter = session.scalars(query).one_or_none()
     if letter is None:
         raise DeadLetterNotFound(f"There is no dead letter {letter_id}.")
     return letter
@@ -96,28 +127,36 @@ def get(session: Session, letter_id: UUID, *, lock: bool = False) -> DeadLetter:
 
 def page(
     session: Session,
+    wanted: LetterFilter,
+    owner: Owner = Owner.TENANT,
     *,
-    resolved: bool | None = False,
-    signature: str | None = None,
-    job_id: UUID | None = None,
+    resolved: bool | None = None,
     before: UUID | None = None,
     limit: int,
 ) -> Sequence[DeadLetter]:
     """Up to `limit` letters, newest first, older than `before`; `resolved` None: both kinds."""
-    query = select(DeadLetter).order_by(DeadLetter.id.desc()).limit(limit)
+    query = select(DeadLetter).where(*wanted.conditions(), _of(owner)).order_by(DeadLetter.id.desc()).limit(limit)
     if resolved is not None:
         query = query.where(DeadLetter.resolved_at.is_not(None) if resolved else DeadLetter.resolved_at.is_(None))
-    if signature is not None:
-        query = query.where(DeadLetter.signature == signature)
-    if job_id is not None:
-        query = query.where(DeadLetter.job_id == job_id)
     if before is not None:
         query = query.where(DeadLetter.id < before)
     return session.scalars(query).all()
 
 
-def groups(session: Session) -> list[Group]:
-    """The open letters by kind of failure, the most frequent first."""
+def count_open(session: Session, wanted: LetterFilter) -> int:
+    """How many open letters fit."""
+    query = select(func.count()).select_from(DeadLetter).where(*wanted.conditions(), DeadLetter.resolved_at.is_(None))
+    return session.scalar(query) or 0
+
+
+def open_ids(session: Session, wanted: LetterFilter, *, limit: int) -> Sequence[UUID]:
+    """The ids of up to `limit` open letters that fit, the oldest first."""
+    query = select(DeadLetter.id).where(*wanted.conditions(), DeadLetter.resolved_at.is_(None))
+    return session.scalars(query.order_by(DeadLetter.id).limit(limit)).all()
+
+
+def groups(session: Session, owner: Owner = Owner.TENANT, *, limit: int = 100) -> list[Group]:
+    """The open letters by kind of failure, the most frequent first; up to `limit` kinds."""
     rows = session.execute(
         select(
             DeadLetter.signature,
@@ -129,23 +168,34 @@ def groups(session: Session) -> list[Group]:
             func.min(DeadLetter.created_at).label("first_at"),
             func.max(DeadLetter.created_at).label("last_at"),
         )
-        .where(DeadLetter.resolved_at.is_(None))
+        .where(DeadLetter.resolved_at.is_(None), _of(owner))
         .group_by(DeadLetter.signature)
         .order_by(func.count().desc(), DeadLetter.signature)
+        .limit(limit)
     )
     return [Group(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
 
 
-def discard(session: Session, letter_id: UUID, by: UUID | None) -> DeadLetter:
+def discard(session: Session, letter_id: UUID, owner: Owner = Owner.TENANT, *, by: UUID | None) -> DeadLetter:
     """Say that nothing will be done about it. Again is fine; `Conflict` when it was replayed or retried."""
-    letter = get(session, letter_id, lock=True)
+    letter = get(session, letter_id, owner, lock=True)
     if letter.resolved_at is None:
         resolve(session, letter, Resolution.DISCARDED, by)
     elif letter.resolution != Resolution.DISCARDED:
         raise Conflict(
-            f"The letter was {letter.resolution} already; there is nothing to discard.", code="letter_resolved"
+            f"The letter was {letter.resolution} already; there is nothing to discard.",
+            code="letter_resolved",
+            resolution=letter.resolution,
         )
     return letter
+
+
+def discard_all(session: Session, letter_ids: Sequence[UUID], *, by: UUID | None) -> int:
+    """Discard those of these letters that are open; how many."""
+    open_ones = select(DeadLetter.id).where(DeadLetter.id.in_(letter_ids), DeadLetter.resolved_at.is_(None))
+    held = session.scalars(open_ones.order_by(DeadLetter.id).with_for_update()).all()
+    _close(session, [DeadLetter.id.in_(held)], Resolution.DISCARDED, by)
+    return len(held)
 
 
 def resolve(
@@ -160,9 +210,29 @@ def resolve(
 
 def resolve_for_job(session: Session, job_id: UUID, by: UUID | None) -> None:
     """Close the open letters of a job that is tried again."""
+    resolve_for_jobs(session, [job_id], by)
+
+
+def resolve_for_jobs(
+    session: Session, job_ids: Sequence[UUID], by: UUID | None, how: Resolution = Resolution.RETRIED
+) -> None:
+    """Close the open letters of jobs that are tried again."""
+    _close(session, [DeadLetter.job_id.in_(job_ids)], how, by, replay_job_id=DeadLetter.job_id)
+
+
+def _close(session: Session, which: list[ColumnElement[bool]], how: Resolution, by: UUID | None, **values: Any) -> None:
     session.execute(
         update(DeadLetter)
-        .where(DeadLetter.job_id == job_id, DeadLetter.resolved_at.is_(None))
-        .values(resolved_at=func.now(), resolution=Resolution.RETRIED, resolved_by=by, replay_job_id=job_id)
+        .where(*which, DeadLetter.resolved_at.is_(None))
+        .values(resolved_at=func.now(), resolution=how, resolved_by=by, **values)
         .execution_options(synchronize_session=False)
     )
+
+
+def _of(owner: Owner) -> ColumnElement[bool]:
+    return DeadLetter.tenant_id.is_(None) if owner is Owner.NOBODY else DeadLetter.tenant_id.is_not(None)
+
+
+def _storable(text: str) -> str:
+    """The text without what PostgreSQL does not take: NUL, and halves of surrogate pairs."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -22,7 +22,7 @@ from sluice.errors import TemporarilyUnavailable
 from sluice.retrieval import fusion, lexical, passages
 from sluice.retrieval.passages import Passage
 from sluice.settings import EmbeddingClientSettings, RetrievalSettings
-from sluice.vector_index import Hit, PassageFilter, VectorIndex
+from sluice.vector_index import DenseCollection, Hit, PassageFilter, VectorIndex
 
 T = TypeVar("T")
 
@@ -147,9 +147,10 @@ class Search:
 
     def _dense(self, tenant_id: UUID, question: Question) -> list[Hit]:
         embedded = self._embedder.embed([question.text], input_type="query")
-        return self._index.search_dense(
-            tenant_id, self._embedding.alias, embedded.vectors[0], question.within, self._settings.candidates
-        )
+        (vector,) = embedded.vectors
+        # What another model has embedded cannot be compared; until it is indexed again, it is found by its words.
+        dense = DenseCollection(self._embedding.alias, embedded.model_version, len(vector))
+        return self._index.search_dense(tenant_id, dense, vector, question.within, self._settings.candidates)
 
     def _lexical(self, tenant_id: UUID, question: Question) -> tuple[list[Hit], list[Hit]]:
         vectors = lexical.query_vector(question.text)

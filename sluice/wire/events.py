@@ -142,6 +142,10 @@ class JobProgress(Event):
     done: int
     total: int | None
     elapsed_seconds: float
+    # Until the stage ends; None when that cannot be known.
+    eta_seconds: float | None = None
+    # In line, from 1; None when nothing of the job waits.
+    place: int | None = None
     error: dict[str, Any] | None = None
     finished_at: datetime | None = None
     allowed_actions: list[str]

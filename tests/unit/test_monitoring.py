@@ -15,7 +15,7 @@ from prometheus_client.registry import REGISTRY
 from services.api import middleware, streaming
 from services.emb.metrics import EmbMetrics
 from services.llm.metrics import LlmMetrics
-from services.workers import dispatcher, tasks
+from services.workers import dispatcher, recorder, tasks, upkeep
 from sluice.chat import answer
 from sluice.jobs import claims
 from sluice.retrieval import search
@@ -26,7 +26,7 @@ RULES = yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))["grou
 TESTS = yaml.safe_load((FOLDER / "rules.test.yml").read_text(encoding="utf-8"))["tests"]
 CONFIG = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
 # Importing them registers their metrics.
-EXPORTING = (middleware, streaming, dispatcher, tasks, answer, claims, search)
+EXPORTING = (middleware, streaming, dispatcher, recorder, tasks, upkeep, answer, claims, search)
 # Prometheus writes it itself, for every target that it finds.
 ITS_OWN = {"up": {"job", "instance"}}
 FROM_SCRAPING = {"job", "instance"}

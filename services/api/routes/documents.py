@@ -200,7 +200,7 @@ def original(document_id: UUID, session: SessionDep, it: ResourcesDep) -> Origin
 @router.delete("/{document_id}", operation_id="deleteDocument", summary="Erase a document")
 def delete(document_id: UUID, who: CallerDep, it: ResourcesDep) -> Receipt:
     """Erase the document from every store and prove it. When a store is away, 503: ask again, it goes on from there."""
-    left = erase(it.sessions, it.store, it.index, who.tenant_id, document_id)
+    left = erase(it.sessions, it.store, it.index, who.tenant_id, document_id, by=who.user_id)
     return Receipt.model_validate(
         {"document_id": document_id, "rows": left.rows, "points": left.points, "objects": left.objects}
     )

@@ -9,11 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
+from services.api.auth import CallerDep
 from services.api.conditional import respond
 from services.api.paging import CursorParam, LimitParam, Page, decode, page_of
 from services.api.sessions import SessionDep
 from sluice.documents import repository
 from sluice.documents.models import Source
+from sluice.identity import audit
 
 router = APIRouter(prefix="/api/sources", tags=["Sources"])
 
@@ -69,6 +71,8 @@ def get(source_id: UUID, session: SessionDep, request: Request) -> Response:
 
 
 @router.delete("/{source_id}", operation_id="deleteSource", status_code=204, summary="Delete an empty source")
-def delete(source_id: UUID, session: SessionDep) -> None:
+def delete(source_id: UUID, session: SessionDep, who: CallerDep) -> None:
     """Delete a source that has no documents; 409 while it has some."""
+    name = repository.get_source(session, source_id).name
     repository.delete_source(session, source_id)
+    audit.record(session, "source.delete", "source", source_id, by=who.user_id, name=name)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from services.workers.parsing import limits
-from services.workers.parsing.document import ParseOptions, damaged, no_text, too_complex
+from services.workers.parsing.document import PageUnreadable, ParseOptions, damaged, no_text, too_complex
 from services.workers.parsing.formats import parser_for
 from sluice.documents.media_types import ACCEPTED, PDF
 from sluice.errors import SluiceError
@@ -49,7 +49,7 @@ class Request:
     def from_json(cls, line: str) -> Request:
         """The request that `to_json` wrote."""
         record = json.loads(line)
-        return cls(**{**record, "options": ParseOptions(**record["options"])})
+        return cls(**{**record, "options": ParseOptions.restored(record["options"])})
 
 
 class _Progress:
@@ -79,7 +79,7 @@ def main() -> None:
     try:
         _send(reports, report=_read(request, reports))
     except SluiceError as error:
-        _send(reports, failure={"code": error.code, "detail": error.detail})
+        _send(reports, failure={"code": error.code, "detail": error.detail, "page": error.facts.get("page")})
 
 
 def _own_stdout() -> IO[str]:
@@ -95,7 +95,7 @@ def _send(reports: IO[str], **message: Any) -> None:
 
 def _read(request: Request, reports: IO[str]) -> dict[str, Any]:
     """Read the document into the output file; whatever its content causes becomes a `DocumentUnreadable`."""
-    parser = parser_for(request.mime)
+    parser = parser_for(request.mime, request.options.parser)
     path = Path(request.path)
     path.stat()  # a file that is not there says nothing about the document: let it end this process
     try:
@@ -105,10 +105,15 @@ def _read(request: Request, reports: IO[str]) -> dict[str, Any]:
         raise
     except Exception as error:
         # Parsers raise anything at all on files that are not what they say.
-        raise _explained(error, request) from error
+        page = error.number if isinstance(error, PageUnreadable) else None
+        cause = error.__cause__ if isinstance(error, PageUnreadable) else error
+        explained = _explained(cause or error, request)
+        if page is not None:
+            explained.facts["page"] = page
+        raise explained from error
 
 
-def _explained(error: Exception, request: Request) -> DocumentUnreadable:
+def _explained(error: BaseException, request: Request) -> DocumentUnreadable:
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError | RecursionError) or code == errno.ENOMEM:
         return too_complex(

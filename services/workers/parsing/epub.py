@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag
 from lxml import etree
 
 from services.workers.parsing.archive import check_archive
-from services.workers.parsing.document import ParsedDocument, ParseOptions, damaged, encrypted
+from services.workers.parsing.document import ParsedDocument, ParseOptions, damaged, encrypted, reading_page
 from services.workers.parsing.html_blocks import blocks_of, parse_html
 from services.workers.parsing.html_page import html_encoding
 from sluice.documents.text import one_line
@@ -40,7 +40,7 @@ def parse(path: Path, options: ParseOptions) -> ParsedDocument:
         package_path, package = _package(archive)
     chapters = _chapters(package, posixpath.dirname(package_path))
     title = package.findtext(".//dc:title", namespaces=_NAMESPACES)
-    return ParsedDocument(_blocks(path, chapters), title=one_line(title or "") or None, pages=len(chapters))
+    return ParsedDocument(_blocks(path, chapters, options), title=one_line(title or "") or None, pages=len(chapters))
 
 
 def _package(archive: zipfile.ZipFile) -> tuple[str, etree._Element]:
@@ -69,13 +69,18 @@ def _chapters(package: etree._Element, folder: str) -> list[str]:
     return [manifest[idref] for idref in spine if idref in manifest]
 
 
-def _blocks(path: Path, chapters: list[str]) -> Iterator[Block]:
+def _blocks(path: Path, chapters: list[str], options: ParseOptions) -> Iterator[Block]:
     with zipfile.ZipFile(path) as archive:
-        for number, chapter in enumerate(chapters, start=1):
-            try:
-                content = archive.read(chapter)
-            except KeyError as error:
-                raise damaged(f"The book lists a chapter that is not in it: {chapter}.") from error
-            root = parse_html(content, html_encoding(content))
+        for number in options.wanted_pages(len(chapters)):
+            with reading_page(number):
+                root = _chapter(archive, chapters[number - 1])
             if root is not None:
                 yield from blocks_of(root, page=number)
+
+
+def _chapter(archive: zipfile.ZipFile, path: str) -> etree._Element | None:
+    try:
+        content = archive.read(path)
+    except KeyError as error:
+        raise damaged(f"The book lists a chapter that is not in it: {path}.") from error
+    return parse_html(content, html_encoding(content))

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, cast
 
 from sluice.documents import media_types
+from sluice.documents.parsers import OTHER_PARSERS
 from sluice.errors import UnsupportedType
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ _PARSERS: Final[Mapping[str, str]] = {
 }
 
 
-def parser_for(mime: str) -> Parser:
-    """The parser of this type; `UnsupportedType` if there is none."""
-    if mime not in _PARSERS:
-        raise UnsupportedType(f"No parser reads {mime}.")
-    return cast("Parser", import_module(f"{__package__}.{_PARSERS[mime]}"))
+# Those of `OTHER_PARSERS`, which says which types each of them reads.
+_CHOSEN: Final[Mapping[str, str]] = {"pypdf": "pdf_text", "plain": "plain"}
+
+
+def parser_for(mime: str, chosen: str | None = None) -> Parser:
+    """The parser of this type, or the one chosen by name; `UnsupportedType` if there is none."""
+    if mime not in _PARSERS or (chosen is not None and mime not in OTHER_PARSERS.get(chosen, ())):
+        raise UnsupportedType(f"No parser {chosen or ''} reads {mime}.".replace("  ", " "))
+    return cast("Parser", import_module(f"{__package__}.{_PARSERS[mime] if chosen is None else _CHOSEN[chosen]}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from services.workers.parsing import ocr
-from services.workers.parsing.document import ParsedDocument, ParseOptions, damaged, no_text, too_complex
+from services.workers.parsing.document import ParsedDocument, ParseOptions, damaged, no_text, reading_page, too_complex
 from services.workers.parsing.layout import Page, blocks, survey
 
 if TYPE_CHECKING:
@@ -36,8 +36,15 @@ def parse(path: Path, options: ParseOptions) -> ParsedDocument:
 
 def _pages(image: Image.Image, options: ParseOptions) -> Iterator[Page]:
     for number, frame in enumerate(ImageSequence.Iterator(image), start=1):
-        try:
-            grey = frame.convert("L")
-        except OSError as error:
-            raise damaged(f"Picture {number} of the file is damaged or cut short.") from error
-        yield Page(number, grey.height, ocr.read_image(grey, number, options))
+        if number in options.skip_pages:
+            continue
+        with reading_page(number):
+            yield _page(frame, number, options)
+
+
+def _page(frame: Image.Image, number: int, options: ParseOptions) -> Page:
+    try:
+        grey = frame.convert("L")
+    except OSError as error:
+        raise damaged(f"Picture {number} of the file is damaged or cut short.") from error
+    return Page(number, grey.height, ocr.read_image(grey, number, options))

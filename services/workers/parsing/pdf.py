@@ -6,13 +6,13 @@ import ctypes
 import math
 import re
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING, Final
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from services.workers.parsing.document import ParsedDocument, ParseOptions, damaged, encrypted
+from services.workers.parsing.document import ParsedDocument, ParseOptions, damaged, encrypted, reading_page
 from services.workers.parsing.layout import Page, PrintedLine, blocks, outline_key, survey
 from sluice.documents.text import Line, one_line
 
@@ -67,8 +67,10 @@ def _opened(path: Path) -> pypdfium2.PdfDocument:
 
 def _blocks(document: pypdfium2.PdfDocument, options: ParseOptions) -> Iterator[Block]:
     count = len(document)
-    usual = survey(_text_page(document, index) for index in range(min(count, _SURVEYED_PAGES)))
-    yield from blocks((_read_page(document, index, options) for index in range(count)), usual, _outline(document))
+    surveyed = islice(options.wanted_pages(count), _SURVEYED_PAGES)
+    usual = survey(_text_page(document, number - 1) for number in surveyed)
+    pages = (_read_page(document, number - 1, options) for number in options.wanted_pages(count))
+    yield from blocks(pages, usual, _outline(document))
     document.close()
 
 
@@ -92,12 +94,12 @@ def _read_page(document: pypdfium2.PdfDocument, index: int, options: ParseOption
 
     if not ocr.is_installed():
         return page
-    with _loaded(document, index) as loaded:
+    with _loaded(document, index) as loaded, reading_page(page.number):
         return Page(page.number, page.height, ocr.read_page(loaded, page.number, options))
 
 
 def _text_page(document: pypdfium2.PdfDocument, index: int) -> Page:
-    with _loaded(document, index) as page:
+    with reading_page(index + 1), _loaded(document, index) as page:
         textpage = page.get_textpage()
         try:
             lines = list(_lines(textpage, index + 1))

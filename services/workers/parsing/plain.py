@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from services.workers.parsing.charset import file_encoding, text_lines
@@ -30,10 +31,11 @@ def parse(path: Path, options: ParseOptions) -> ParsedDocument:  # noqa: ARG001 
     return ParsedDocument(text_blocks(text_lines(path, encoding, longest=_LONGEST_LINE)), encoding=encoding)
 
 
-def text_blocks(lines: Iterable[str]) -> Iterator[Block]:
-    """The blocks of a text given line by line."""
+def text_blocks(lines: Iterable[str], page: int | None = None) -> Iterator[Block]:
+    """The blocks of a text given line by line, of this page if it has pages."""
     for group in _groups(lines):
-        yield from _blocks(group)
+        for block in _blocks(group):
+            yield block if page is None else replace(block, page=page)
 
 
 def _groups(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ from pptx.shapes.graphfrm import GraphicFrame
 from pptx.shapes.group import GroupShape
 
 from services.workers.parsing.archive import check_archive
-from services.workers.parsing.document import ParsedDocument, ParseOptions
+from services.workers.parsing.document import ParsedDocument, ParseOptions, reading_page
 from services.workers.parsing.tables import rows_as_blocks
 from sluice.documents.text import Block, BlockKind, one_line
 
@@ -27,15 +27,16 @@ def parse(path: Path, options: ParseOptions) -> ParsedDocument:
     check_archive(path, options)
     presentation = pptx.Presentation(str(path))
     return ParsedDocument(
-        _blocks(presentation),
+        _blocks(presentation, options),
         title=one_line(presentation.core_properties.title or "") or None,
         pages=len(presentation.slides),
     )
 
 
-def _blocks(presentation: Presentation) -> Iterator[Block]:
-    for page, slide in enumerate(presentation.slides, start=1):
-        yield from _slide(slide, page)
+def _blocks(presentation: Presentation, options: ParseOptions) -> Iterator[Block]:
+    for page in options.wanted_pages(len(presentation.slides)):
+        with reading_page(page):
+            yield from _slide(presentation.slides[page - 1], page)
 
 
 def _slide(slide: Slide, page: int) -> Iterator[Block]:

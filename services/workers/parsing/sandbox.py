@@ -64,7 +64,8 @@ def parse_document(
     """Read a document into `output`, a line of `Block.to_json` for each block.
 
     `on_progress` hears of pages (done, total); `should_stop` is asked several times a second. Raises `Stopped`, or
-    `DocumentUnreadable` with one of the codes `encrypted`, `damaged`, `no_text` and `too_complex`.
+    `DocumentUnreadable` with one of the codes `encrypted`, `damaged`, `no_text` and `too_complex`, and the fact `page`
+    where one page is to blame.
     """
     request = Request(str(path), mime, str(output), os.getpid(), options)
     with tempfile.TemporaryFile() as errors, _child(request, errors) as child:
@@ -73,7 +74,7 @@ def parse_document(
                 return ParseReport(**message["report"])
             if "failure" in message:
                 _log(errors, mime)
-                raise DocumentUnreadable(message["failure"]["detail"], code=message["failure"]["code"])
+                raise _failed(**message["failure"])
             if on_progress is not None:
                 on_progress(*message["progress"])
         _log(errors, mime)
@@ -152,6 +153,10 @@ def _explained(status: int, options: ParseOptions) -> Exception:
     if status < 0:
         return damaged("The file is damaged: the program that reads this format crashed on it.")
     return RuntimeError(f"The parsing child ended with exit code {status}; its last words are in the log.")
+
+
+def _failed(*, code: str, detail: str, page: int | None) -> DocumentUnreadable:
+    return DocumentUnreadable(detail, code=code, **({} if page is None else {"page": page}))
 
 
 def _took_too_long(options: ParseOptions) -> DocumentUnreadable:

@@ -24,12 +24,15 @@ def parse(path: Path, options: ParseOptions) -> ParsedDocument:
     file = path.open("rb")
     workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
     return ParsedDocument(
-        _blocks(workbook), title=one_line(workbook.properties.title or "") or None, pages=len(workbook.worksheets)
+        _blocks(workbook, options),
+        title=one_line(workbook.properties.title or "") or None,
+        pages=len(workbook.worksheets),
     )
 
 
-def _blocks(workbook: openpyxl.Workbook) -> Iterator[Block]:
-    for page, sheet in enumerate(workbook.worksheets, start=1):
+def _blocks(workbook: openpyxl.Workbook, options: ParseOptions) -> Iterator[Block]:
+    for page in options.wanted_pages(len(workbook.worksheets)):
+        sheet = workbook.worksheets[page - 1]
         # The size that a sheet claims can be a million empty columns; what it holds is found by reading.
         sheet.reset_dimensions()
         rows = rows_as_blocks(_rows(sheet.iter_rows(values_only=True)), page=page)

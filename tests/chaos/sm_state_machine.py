@@ -1,0 +1,50 @@
+"""SM: everything that may happen to jobs, in random orders, on the real SQL of the job engine."""
+
+from __future__ import annotations
+
+import time
+from uuid import uuid4
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.chaos.lab import Lab
+from tests.chaos.results import Result, exactly, measured
+from tests.chaos.verify import Violation
+from tests.e2e.faults import away
+from tests.integration.job_bench import Bench
+from tests.integration.job_machine import JobMachine
+
+
+def run(lab: Lab) -> Result:
+    examples, steps = lab.choose(ci=(40, 30), long=(2_000, 50))
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    bench = Bench(lab.stores, lab.customer().tenant_id, f"chaos.{uuid4().hex}")
+    machines = 0
+
+    def machine() -> JobMachine:
+        nonlocal machines
+        machines += 1
+        return JobMachine(bench)
+
+    violations: list[Violation] = []
+    began = time.monotonic()
+    with away(lab.platform, "dispatcher"):
+        try:
+            run_state_machine_as_test(machine, settings=chosen)
+        except AssertionError as broken:
+            notes = "\n".join(getattr(broken, "__notes__", []))
+            violations.append(Violation("invariant", str(broken), notes))
+    return Result(
+        "SM",
+        f"state machine of the job engine, {examples} examples of up to {steps} steps",
+        counts=[exactly("invariants broken", len(violations), "", 0), measured("examples run", machines, "")],
+        times=[measured("examples a second", machines / (time.monotonic() - began), "1/s")],
+        violations=violations,
+    )

@@ -1,0 +1,28 @@
+"""Whatever happens to jobs, in whatever order, they keep their promises."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.integration.job_bench import Bench
+from tests.integration.job_machine import JobMachine
+
+pytestmark = pytest.mark.usefixtures("no_dispatcher")
+
+# The same examples every time; `make chaos` looks for new ones, many more.
+SOME: Final = settings(
+    max_examples=40,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_jobs_keep_their_promises_whatever_happens(bench: Bench) -> None:
+    run_state_machine_as_test(lambda: JobMachine(bench), settings=SOME)
