@@ -48,6 +48,13 @@ class Liveness:
                 self._connection.close()
                 self._connection = self._take()
 
+    def close(self) -> None:
+        """Give the lock up, as a death would."""
+        with self._guard:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
     def _take(self) -> psycopg.Connection | None:
         try:
             connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)

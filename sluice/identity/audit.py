@@ -98,19 +98,23 @@ def page(session: Session, *, target_id: UUID | None = None, before: UUID | None
 
 def verify(session: Session) -> Verdict:
     """Read the whole chain. Entries removed from its end cannot be told: keep `head` elsewhere for that."""
+    chain = select(AuditEntry).order_by(AuditEntry.number).execution_options(yield_per=1000)
     previous, number = _FIRST, 0
-    for entry in session.scalars(select(AuditEntry).order_by(AuditEntry.number).execution_options(yield_per=1000)):
-        wrong = None
-        if entry.number != number + 1:
-            wrong = f"entry {number + 1} is missing"
-        elif entry.previous != previous:
-            wrong = "it does not follow the entry before it"
-        elif entry.digest != _digest(entry):
-            wrong = "it was changed"
-        if wrong:
-            return Verdict(number, previous.hex(), entry.number, wrong)
-        previous, number = entry.digest, entry.number
+    with session.scalars(chain) as entries:
+        for entry in entries:
+            wrong = _what_is_wrong(entry, previous, number)
+            if wrong:
+                return Verdict(number, previous.hex(), entry.number, wrong)
+            previous, number = entry.digest, entry.number
     return Verdict(number, previous.hex())
+
+
+def _what_is_wrong(entry: AuditEntry, previous: bytes, number: int) -> str | None:
+    if entry.number != number + 1:
+        return f"entry {number + 1} is missing"
+    if entry.previous != previous:
+        return "it does not follow the entry before it"
+    return None if entry.digest == _digest(entry) else "it was changed"
 
 
 def _number_of(entry_id: UUID) -> ScalarSelect[int]:

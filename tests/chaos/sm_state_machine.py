@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 from uuid import uuid4
 
 from hypothesis import HealthCheck, settings
@@ -26,25 +27,26 @@ def run(lab: Lab) -> Result:
         suppress_health_check=list(HealthCheck),
     )
     bench = Bench(lab.stores, lab.customer().tenant_id, f"chaos.{uuid4().hex}")
-    machines = 0
+    machines = count()
 
-    def machine() -> JobMachine:
-        nonlocal machines
-        machines += 1
-        return JobMachine(bench)
+    class Machine(JobMachine):
+        def __init__(self) -> None:
+            super().__init__(bench)
+            next(machines)
 
     violations: list[Violation] = []
     began = time.monotonic()
     with away(lab.platform, "dispatcher"):
         try:
-            run_state_machine_as_test(machine, settings=chosen)
+            run_state_machine_as_test(Machine, settings=chosen)
         except AssertionError as broken:
             notes = "\n".join(getattr(broken, "__notes__", []))
             violations.append(Violation("invariant", str(broken), notes))
+    number, seconds = next(machines), time.monotonic() - began
     return Result(
         "SM",
         f"state machine of the job engine, {examples} examples of up to {steps} steps",
-        counts=[exactly("invariants broken", len(violations), "", 0), measured("examples run", machines, "")],
-        times=[measured("examples a second", machines / (time.monotonic() - began), "1/s")],
+        counts=[exactly("invariants broken", len(violations), "", 0), measured("examples run", number, "")],
+        times=[measured("examples a second", number / seconds, "1/s")],
         violations=violations,
     )

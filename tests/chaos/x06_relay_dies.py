@@ -11,6 +11,7 @@ from tests.chaos.verify import verify
 from tests.chaos.workers import DISPATCHER, running, until
 
 _POINT = KillPoint.RELAY_AFTER_PUBLISH_BEFORE_MARK
+_TOGETHER = 6
 
 
 def run(lab: Lab) -> Result:
@@ -21,9 +22,9 @@ def run(lab: Lab) -> Result:
     lab.settle(customer)
     shared = lab.customer()
     with running(*(lab.companion(f"relay-{n}", DISPATCHER) for n in (2, 3))):
-        # As many at a time as the queue has room for: what waits for room is not stuck.
-        for _ in range(together // 12):
-            shared.upload_many(12)
+        # Fewer at a time than the queue has room for: what waits for room is not stuck.
+        for _ in range(together // _TOGETHER):
+            shared.upload_many(_TOGETHER)
             lab.settle(shared)
     effects = sum(one.outcome == "ready" for one in (*lab.attempts(customer), *lab.attempts(shared)))
     return Result(

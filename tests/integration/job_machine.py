@@ -56,6 +56,8 @@ class JobMachine(RuleBasedStateMachine):
         self._locks = count(1_000_000)
         self._held_by = {worker: next(self._locks) for worker in WORKERS}
         self._history = History()
+        # The rows as they are between two rules.
+        self._now = Seen()
         self._retried: set[UUID] = set()
 
     @initialize()
@@ -198,7 +200,8 @@ class JobMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_impossible_happened(self) -> None:
-        self._history.add(self._look(), retried=self._retried)
+        self._now = self._look()
+        self._history.add(self._now, retried=self._retried)
         self._retried = set()
 
     def teardown(self) -> None:
@@ -213,13 +216,13 @@ class JobMachine(RuleBasedStateMachine):
         for worker in WORKERS:
             self.crash(worker)
         for _ in range(_MOST_ROUNDS):
-            if all(job["state"] not in ("queued", "running") for job in self._look().jobs.values()):
+            if all(job["state"] not in ("queued", "running") for job in self._now.jobs.values()):
                 return
             self._one_by_one(lambda: self.time_passes(1_000), self.sweep, lambda: self.relay(dies=False))
             while self._broker:
                 step_id = self._broker.pop()
                 self._one_by_one(lambda: self._claim("first", step_id), lambda: self.finish("first", 0))  # noqa: B023 - called at once
-        raise AssertionError(f"it never came to rest: {self._look()}")
+        raise AssertionError(f"it never came to rest: {self._now}")
 
     def _one_by_one(self, *steps: Callable[[], None]) -> None:
         for step in steps:
@@ -228,7 +231,7 @@ class JobMachine(RuleBasedStateMachine):
 
     def _act(self, action: Action, job_id: UUID, *, in_bulk: bool) -> bool:
         """Do it if the job's state allows it, and be refused if not; whether it was done."""
-        allowed = action in ALLOWED_ACTIONS[JobState(self._look().jobs[job_id]["state"])]
+        allowed = action in ALLOWED_ACTIONS[JobState(self._now.jobs[job_id]["state"])]
         with self._bench.session() as session:
             if in_bulk and action is Action.CANCEL:
                 done = bool(actions.cancel_all(session, [job_id]))
@@ -240,7 +243,7 @@ class JobMachine(RuleBasedStateMachine):
         return done
 
     def _claim(self, worker: str, step_id: UUID, gone: int | None = None) -> None:
-        before = self._look().steps[step_id]
+        before = self._now.steps[step_id]
         with self._bench.session() as session:
             claim = claims.claim(
                 session, step_id, worker=worker, settings=SETTINGS, holder=self._held_by[worker], gone=gone
@@ -272,7 +275,7 @@ class JobMachine(RuleBasedStateMachine):
         claim = self._claims.get(worker)
         if claim is None:
             return
-        before = self._look()
+        before = self._now
         step = before.steps[claim.step_id]
         is_owner = step["state"] == "running" and step["attempt"] == claim.attempt
         try:
@@ -295,7 +298,7 @@ class JobMachine(RuleBasedStateMachine):
     def _orphans(self) -> list[dict[str, Any]]:
         """Steps that run under a lock that nobody holds any more."""
         alive = set(self._held_by.values())
-        steps = self._look().steps.values()
+        steps = self._now.steps.values()
         return [step for step in steps if step["state"] == "running" and step["holder"] not in alive]
 
     def _take_message(self, pick: int) -> UUID:

@@ -6,12 +6,12 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
 from sluice.errors import SluiceError
 from sluice.identity.roles import Role
 from sluice.jobs import claims, dispatch, outbox, recovery, repository
-from sluice.jobs.models import Job, OutboxMessage
+from sluice.jobs.models import DeadLetter, Job, OutboxMessage
 from sluice.jobs.state import JobState
 from sluice.settings import JobSettings
 from tests.e2e.running import Join, Stores
@@ -166,3 +166,48 @@ def test_a_message_that_is_not_due_yet_is_not_published(bench: Bench) -> None:
 
     with bench.as_dispatcher() as session:
         assert dispatch.due_messages(session, bench.queue, SETTINGS) == []
+
+
+def test_a_message_that_no_worker_can_read_counts_as_an_attempt_until_the_job_fails(bench: Bench) -> None:
+    step_id = bench.submit()
+    refused = SluiceError("No worker could read it.", code="message_refused")
+
+    for attempt in range(1, SETTINGS.max_attempts + 1):
+        with bench.as_dispatcher() as session:
+            assert recovery.refuse_delivery(session, step_id, refused, SETTINGS)
+        assert bench.read(step_id).attempt == attempt
+
+    job = bench.job_of(step_id)
+    assert (job.state, job.error_code) == (JobState.FAILED, "message_refused")
+    assert [outcome for _, _, outcome in bench.attempts(step_id)] == ["refused"] * SETTINGS.max_attempts
+    with bench.as_dispatcher() as session:
+        letters = session.scalars(select(DeadLetter).where(DeadLetter.job_id == job.id)).all()
+        assert [(letter.reason, letter.attempts) for letter in letters] == [("message_refused", SETTINGS.max_attempts)]
+        assert not recovery.refuse_delivery(session, step_id, refused, SETTINGS)
+
+
+def test_a_message_that_was_refused_does_not_touch_a_step_that_runs(bench: Bench) -> None:
+    step_id = bench.submit()
+    bench.claimed(step_id)
+
+    with bench.as_dispatcher() as session:
+        assert not recovery.refuse_delivery(session, step_id, SluiceError(code="message_refused"), SETTINGS)
+
+    assert bench.read(step_id).state is JobState.RUNNING
+
+
+def test_a_step_that_stops_for_a_cancellation_after_a_retry_goes_on(bench: Bench) -> None:
+    step_id = bench.submit()
+    claim = bench.claimed(step_id)
+    with bench.session() as session:
+        repository.cancel(session, claim.job_id)
+    # Another part of the job had failed meanwhile, and somebody has asked for another try.
+    with bench.session() as session:
+        session.execute(update(Job).where(Job.id == claim.job_id).values(cancel_requested_at=None))
+
+    with bench.session() as session:
+        claims.stop_canceled(session, claim)
+
+    assert bench.read(step_id).state is JobState.QUEUED
+    assert bench.job_of(step_id).state in (JobState.QUEUED, JobState.RUNNING)
+    assert bench.claimed(step_id).attempt == 2

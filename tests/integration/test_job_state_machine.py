@@ -25,4 +25,8 @@ SOME: Final = settings(
 
 
 def test_jobs_keep_their_promises_whatever_happens(bench: Bench) -> None:
-    run_state_machine_as_test(lambda: JobMachine(bench), settings=SOME)
+    class Machine(JobMachine):
+        def __init__(self) -> None:
+            super().__init__(bench)
+
+    run_state_machine_as_test(Machine, settings=SOME)
