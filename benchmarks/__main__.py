@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import edge, latency, memory, pipeline, queue
+from benchmarks import edge, fairness, latency, memory, pipeline, queue
 from benchmarks.subject import running_platform
 
 # Memory first: idle means that nothing has been done yet.
@@ -13,6 +13,7 @@ BENCHMARKS = {
     "latency": latency.run,
     "edge": edge.run,
     "queue": queue.run,
+    "fairness": fairness.run,
     "pipeline": pipeline.run,
 }
 

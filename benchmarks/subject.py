@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from httpx_sse import connect_sse
@@ -59,7 +59,7 @@ class Tenant:
         started = time.perf_counter()
         jobs = [self.upload(file) for file in files]
         for job in jobs:
-            self._wait(job)
+            self.wait(job)
         return time.perf_counter() - started
 
     def ask(self, question: str) -> Iterator[tuple[str, float]]:
@@ -78,10 +78,22 @@ class Tenant:
     def upload(self, file: Path) -> str:
         """Upload a file; the job that reads it."""
         with file.open("rb") as content:
-            fields = {"source_id": self.source_id}
-            return str(
-                self._json("POST", "/api/documents", data=fields, files={"file": (file.name, content)})["job_id"]
-            )
+            return self.upload_content(file.name, content)
+
+    def upload_content(self, name: str, content: IO[bytes]) -> str:
+        """Upload what the caller has under this name; the job that reads it."""
+        fields = {"source_id": self.source_id}
+        return str(self._json("POST", "/api/documents", data=fields, files={"file": (name, content)})["job_id"])
+
+    def seconds_until_found(self, name: str, content: IO[bytes]) -> float:
+        """Seconds from uploading until it is found."""
+        started = time.perf_counter()
+        self.wait(self.upload_content(name, content))
+        return time.perf_counter() - started
+
+    def waiting(self) -> int:
+        """How many of the newest 100 jobs wait."""
+        return len(self._json("GET", "/api/jobs", params={"state": "queued", "limit": 100})["data"])
 
     def wait_for_step(self, job_id: str, step: str) -> None:
         """Return when the job has come to this step."""
@@ -95,7 +107,8 @@ class Tenant:
         """Stop the job."""
         self._json("POST", f"/api/admin/jobs/{job_id}:cancel")
 
-    def _wait(self, job_id: str) -> None:
+    def wait(self, job_id: str) -> None:
+        """Return when the job is ready; `RuntimeError` when it ends otherwise."""
         with connect_sse(self.http, "GET", f"/api/jobs/{job_id}/events") as source:
             last = [event.json() for event in source.iter_sse() if event.data][-1]
         if last["state"] != "ready":

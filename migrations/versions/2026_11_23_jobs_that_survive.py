@@ -59,6 +59,7 @@ def downgrade() -> None:
     )
     op.drop_column("document_versions", "reread_of")
     op.drop_column("job_steps", "holder")
+    op.drop_index("ix_jobs_doctor", "jobs")
     op.drop_index("ix_jobs_parent_id", "jobs")
     op.drop_index("ix_jobs_source", "jobs")
     for column in ("stage_started_at", "result", "options", "parent_id", "source_id"):
@@ -73,6 +74,10 @@ def _extend_jobs() -> None:
     op.add_column("jobs", sa.Column("stage_started_at", _TIME, nullable=True))
     op.create_index("ix_jobs_source", "jobs", ["tenant_id", "source_id"], unique=False)
     op.create_index("ix_jobs_parent_id", "jobs", ["parent_id"], unique=False)
+    op.create_index(
+        "ix_jobs_doctor", "jobs", ["tenant_id", "created_at"], unique=False,
+        postgresql_where=sa.text("kind = 'doctor'"),
+    )  # fmt: skip
     op.add_column("job_steps", sa.Column("holder", sa.BigInteger(), nullable=True))
     op.execute("CREATE SEQUENCE worker_locks AS integer CYCLE")
     op.execute(f"GRANT USAGE ON SEQUENCE worker_locks TO {APP}")

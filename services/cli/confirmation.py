@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
-
-import typer
 
 from services.cli.client import Client, Refused
 from services.cli.exit_codes import CommandError, Exit
@@ -15,8 +14,9 @@ def change_all(client: Client, path: str, body: dict[str, Any], *, question: str
     """Do it, once the number that the server told was confirmed; print how many were changed."""
     number = _matching(client, path, body)
     if number and not yes:
-        typed = typer.prompt(f"{question.format(number=number)} Type {number} to go on", err=True)
-        if typed.strip() != str(number):
+        # Not `typer.prompt`, which writes a space to stdout, where the data goes.
+        say(f"{question.format(number=number)} Type {number} to go on:")
+        if sys.stdin.readline().strip() != str(number):
             raise CommandError("Nothing was done.", Exit.FAILED)
     outcome = client.call("POST", path, json={**body, "confirm": number})
     if as_json:

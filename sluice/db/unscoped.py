@@ -1,5 +1,6 @@
-"""Sessions that see every tenant: for sign-in, the dispatcher and the first administrator, and for nothing else.
+"""Sessions that see every tenant: for a handful of uses, and for nothing else.
 
+These are sign-in, the dispatcher, the first administrator, and what `services/api/all_tenants.py` lists.
 import-linter holds the list of who may import this module. The role behind it owns no table and cannot bypass
 row-level security; the migrations give it policies of its own.
 """

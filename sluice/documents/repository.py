@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import and_, delete, exists, func, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -176,7 +177,7 @@ def _views(session: Session, documents: Sequence[Document]) -> list[DocumentView
         select(DocumentVersion)
         .join(Document, Document.id == DocumentVersion.document_id)
         .where(DocumentVersion.document_id.in_(ids))
-        .distinct(DocumentVersion.document_id)
+        .ext(distinct_on(DocumentVersion.document_id))
         .order_by(
             DocumentVersion.document_id,
             # A version that was withdrawn or replaced is what the document was, not what it is.

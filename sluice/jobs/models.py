@@ -52,6 +52,8 @@ class Job(Identified, TenantOwned, Timestamped, Base):
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
         Index("ix_jobs_state", "state"),
         Index("ix_jobs_source", "tenant_id", "source_id"),
+        # Few among all jobs, and looked for at every sweep.
+        Index("ix_jobs_doctor", "tenant_id", "created_at", postgresql_where=text("kind = 'doctor'")),
     )
 
 

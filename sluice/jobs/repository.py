@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import exists, func, select, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from sluice.errors import NotFound
@@ -67,7 +68,7 @@ def latest_of(session: Session, version_ids: Sequence[UUID]) -> dict[UUID, Job]:
     jobs = session.scalars(
         select(Job)
         .where(Job.version_id.in_(version_ids))
-        .distinct(Job.version_id)
+        .ext(distinct_on(Job.version_id))
         .order_by(Job.version_id, Job.created_at.desc(), Job.id.desc())
     )
     return {job.version_id: job for job in jobs if job.version_id}

@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, delete, exists, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from sluice.db.base import Base
@@ -77,7 +78,7 @@ def _latest_results() -> Select[dict[str, Any]]:
     latest = (
         select(Job.id)
         .where(Job.kind == DOCTOR, Job.state == JobState.READY, Job.result.is_not(None))
-        .distinct(Job.tenant_id)
+        .ext(distinct_on(Job.tenant_id))
         .order_by(Job.tenant_id, Job.finished_at.desc())
         .subquery()
     )

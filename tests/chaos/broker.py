@@ -66,7 +66,7 @@ class Broker:
 
     def close_connections(self) -> None:
         """Close every connection, as a network fault would."""
-        self.control("close_all_connections", "an experiment")
+        self.control("close_all_connections", "--global", "an experiment")
 
     @contextmanager
     def memory_alarm(self) -> Iterator[None]:

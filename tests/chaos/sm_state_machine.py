@@ -6,7 +6,7 @@ import time
 from itertools import count
 from uuid import uuid4
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.chaos.lab import Lab
@@ -24,6 +24,9 @@ def run(lab: Lab) -> Result:
         stateful_step_count=steps,
         deadline=None,
         database=None,
+        report_multiple_bugs=False,
+        # Not `explain`, which traces every line.
+        phases=(Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
     bench = Bench(lab.stores, lab.customer().tenant_id, f"chaos.{uuid4().hex}")

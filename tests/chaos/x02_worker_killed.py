@@ -18,7 +18,7 @@ _BETWEEN_KILLS = 10.0
 
 
 def run(lab: Lab) -> Result:
-    number, lasting = lab.choose(ci=(40, 20), long=(500, 120))
+    number, lasting = lab.choose(ci=(20, 15), long=(500, 120))
     second = lab.companion("second-worker", WORKER)
     with running(second):
         lab.broker.wait_consumed()

@@ -12,7 +12,7 @@ from tests.chaos.verify import verify
 
 def run(lab: Lab) -> Result:
     customer = lab.customer()
-    number, restarts, closings = lab.choose(ci=(40, 2, 3), long=(300, 5, 10))
+    number, restarts, closings = lab.choose(ci=(24, 2, 3), long=(300, 5, 10))
     pause = lab.choose(ci=1.0, long=4.0)
     customer.upload_many(number)
     silences = []

@@ -13,7 +13,7 @@ _CUT_EVERY_SECONDS = 0.5
 
 
 def run(lab: Lab) -> Result:
-    number, restarts, cutting = lab.choose(ci=(40, 2, 6), long=(200, 5, 60))
+    number, restarts, cutting = lab.choose(ci=(16, 2, 6), long=(200, 5, 60))
     pause = lab.choose(ci=1.0, long=5.0)
     calm = _throughput(lab, lab.customer(), number)
     customer = lab.customer()

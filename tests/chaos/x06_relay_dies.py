@@ -15,7 +15,7 @@ _TOGETHER = 6
 
 
 def run(lab: Lab) -> Result:
-    deaths, together = lab.choose(ci=(5, 12), long=(100, 48))
+    deaths, together = lab.choose(ci=(5, 6), long=(100, 48))
     customer = lab.customer()
     for _ in range(deaths):
         _die_once(lab, customer)

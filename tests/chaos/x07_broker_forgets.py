@@ -11,7 +11,7 @@ from tests.e2e.faults import away
 
 def run(lab: Lab) -> Result:
     customer = lab.customer()
-    number = lab.choose(ci=40, long=300)
+    number = lab.choose(ci=24, long=300)
     with away(lab.platform, "worker"):
         customer.upload_many(number)
         until(lambda: lab.unpublished(customer) < number, 30, "the dispatcher published what the queue has room for")

@@ -19,7 +19,7 @@ _AT_ONCE = 2
 
 
 def run(lab: Lab) -> Result:
-    number, lasting = lab.choose(ci=(24, 8), long=(200, 30))
+    number, lasting = lab.choose(ci=(16, 8), long=(200, 30))
     calm = _uploads(lab, number)
     customer = calm[0]
     lab.settle(customer)

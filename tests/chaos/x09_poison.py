@@ -21,7 +21,7 @@ _NOWHERE: Final = "sluice.v1.nowhere"
 
 
 def run(lab: Lab) -> Result:
-    number = lab.choose(ci=20, long=100)
+    number = lab.choose(ci=10, long=100)
     (worker, *_) = lab.platform.pids("worker")
     poisoned, neighbour = lab.customer(), lab.customer()
     with away(lab.platform, "dispatcher"):

@@ -34,7 +34,7 @@ class Canceled:
 
 
 def run(lab: Lab) -> Result:
-    number, spread = lab.choose(ci=(30, 10.0), long=(200, 60.0))
+    number, spread = lab.choose(ci=(24, 8.0), long=(200, 60.0))
     customer = lab.customer()
     marks = {texts.new_mark(): None for _ in range(number)}
     uploads = {mark: customer.upload(texts.short(mark)) for mark in marks}

@@ -20,7 +20,7 @@ _TWICE = 10
 
 def run(lab: Lab) -> Result:
     customer = lab.customer()
-    threads, number = lab.choose(ci=(8, 15), long=(50, 100))
+    threads, number = lab.choose(ci=(8, 10), long=(50, 100))
     files = {f"{uuid4().hex}.txt": texts.short() for _ in range(number)}
     with ThreadPoolExecutor(threads) as pool:
         each = [pool.submit(_upload_all, customer, files) for _ in range(threads)]

@@ -20,8 +20,8 @@ _LONGEST_EXIT: Final = _SOFT_SHUTDOWN + 2
 
 
 def run(lab: Lab) -> Result:
-    impatience, step = lab.choose(ci=(3, 9), long=(5, 25))
-    restarts, pause, number = lab.choose(ci=(2, 2.0, 20), long=(20, 15.0, 300))
+    impatience, step = lab.choose(ci=(12, 20), long=(5, 25))
+    restarts, pause, number = lab.choose(ci=(2, 2.0, 12), long=(20, 15.0, 300))
     (before, *_) = lab.platform.pids("worker")
     slow = _outlast_the_broker(lab, impatience, step)
     alive = int(before in lab.platform.pids("worker"))

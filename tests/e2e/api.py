@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from uuid import UUID, uuid4
 
 import httpx
-from httpx_sse import connect_sse
+from httpx_sse import EventSource, connect_sse
 
 FINISHED: Final = frozenset({"ready", "failed", "canceled"})
 _LOOK_SECONDS: Final = 0.05
@@ -138,7 +138,7 @@ class Api:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         with connect_sse(self.http, "GET", f"/api/jobs/{job_id}/events", headers=headers) as stream:
             stream.response.raise_for_status()
-            return [_parsed(event) for event in stream.iter_sse()]
+            return _parsed(stream)
 
     def search(self, source_id: str, question: str, **more: Any) -> Json:
         """What a search in this source answers."""
@@ -174,8 +174,9 @@ class Api:
     def _answer(self, body: Json) -> Answer:
         with connect_sse(self.http, "POST", "/api/chat", json=body) as stream:
             stream.response.raise_for_status()
-            return Answer([_parsed(event) for event in stream.iter_sse()])
+            return Answer(_parsed(stream))
 
 
-def _parsed(event: Any) -> SentEvent:
-    return SentEvent(event.event, event.id, json.loads(event.data))
+def _parsed(stream: EventSource) -> list[SentEvent]:
+    # The heartbeat of a quiet stream is a comment, which arrives here as an event without data.
+    return [SentEvent(event.event, event.id, json.loads(event.data)) for event in stream.iter_sse() if event.data]

@@ -40,7 +40,7 @@ def operations(anyone: httpx.Client) -> Iterator[tuple[str, str, str]]:
 
 def call(client: httpx.Client, method: str, path: str, operation: str, **ids: str) -> httpx.Response:
     """A well-formed call of the operation, with these ids or new ones in its path and body."""
-    for name in ("source_id", "document_id", "job_id", "upload_id", "message_id", "conversation_id"):
+    for name in ("source_id", "document_id", "job_id", "upload_id", "message_id", "conversation_id", "letter_id"):
         path = path.replace(f"{{{name}}}", ids.get(name, str(uuid4())))
     source_id = ids.get("source_id", str(uuid4()))
     if operation == "uploadDocument":
@@ -56,6 +56,8 @@ def hers(stranger: Member) -> dict[str, str]:
     source = api.new_source()
     document = api.ingested(source, "secret.txt", f"The secret of another tenant is {uuid4().hex}.".encode())
     answer = api.ask(source, "What is the secret of another tenant?").the("message.start")
+    failed = api.ended(source, "blank.txt", b" \n")
+    (letter,) = api.get("/api/admin/dead-letters", job_id=failed["id"])["data"]
     return {
         "source_id": source,
         "document_id": document["id"],
@@ -63,6 +65,7 @@ def hers(stranger: Member) -> dict[str, str]:
         "upload_id": api.promised(source, "promised.txt", b"Promised words.")["id"],
         "conversation_id": answer["conversation_id"],
         "message_id": answer["message_id"],
+        "letter_id": letter["id"],
     }
 
 

@@ -33,7 +33,6 @@ _PASSING: Final = (5, 40, 70, 130, 1_000)
 # Every attempt of every part of every job, one a round, and some.
 _MOST_ROUNDS: Final = 40
 
-workers = st.sampled_from(WORKERS)
 # Chooses among however many there are.
 picks = st.integers(0, 11)
 
@@ -142,59 +141,86 @@ class JobMachine(RuleBasedStateMachine):
 
     # What workers do
 
-    @precondition(lambda self: self._broker)
-    @rule(worker=workers, pick=picks)
-    def claim(self, worker: str, pick: int) -> None:
-        if worker not in self._claims:
-            self._claim(worker, self._take_message(pick))
+    @precondition(lambda self: self._idle() and self._broker)
+    @rule(pick=picks)
+    def claim(self, pick: int) -> None:
+        self._claim(self._idle()[0], self._take_message(pick))
 
-    @rule(worker=workers)
-    def crash(self, worker: str) -> None:
-        self._claims.pop(worker, None)
-        self._held_by[worker] = next(self._locks)
+    @precondition(lambda self: self._idle())
+    @rule(pick=picks)
+    def claim_what_is_due(self, pick: int) -> None:
+        self.relay(dies=False)
+        if self._broker:
+            self.claim(pick)
 
-    @precondition(lambda self: self._orphans())
-    @rule(worker=workers, pick=picks)
-    def inherit(self, worker: str, pick: int) -> None:
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks, replaced=st.booleans())
+    def fall_asleep(self, pick: int, replaced: bool) -> None:  # noqa: FBT001 - Hypothesis names it
+        """A worker's lease runs out while it does not know; its step is queued again, and perhaps taken."""
+        claim = self._claims[self._busy(pick)]
+        with self._bench.as_dispatcher() as session:
+            session.execute(
+                text(
+                    "UPDATE job_steps SET lease_until = now() - interval '1 second' WHERE id = :id AND state = 'running'"
+                ),
+                {"id": claim.step_id},
+            )
+        self.sweep()
+        if replaced and self._idle():
+            self._now = self._look()
+            self._claim(self._idle()[0], claim.step_id)
+
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks)
+    def crash(self, pick: int) -> None:
+        self._die(self._busy(pick))
+
+    @precondition(lambda self: self._idle() and self._orphans())
+    @rule(pick=picks)
+    def inherit(self, pick: int) -> None:
         """Take over from a process that is known to be dead, as a message that comes back says."""
         orphans = self._orphans()
         step = orphans[pick % len(orphans)]
-        if worker not in self._claims:
-            self._claim(worker, step["id"], gone=step["holder"])
+        self._claim(self._idle()[0], UUID(step["id"]), gone=step["holder"])
 
-    @rule(worker=workers)
-    def heartbeat(self, worker: str) -> None:
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks)
+    def heartbeat(self, pick: int) -> None:
         def beat(session: Session, claim: Claim) -> None:
             if claims.heartbeat(session, claim, SETTINGS):
                 raise Canceled
 
-        self._write(worker, beat)
+        self._write(self._busy(pick), beat)
 
-    @rule(worker=workers, done=st.integers(0, 5))
-    def go_on(self, worker: str, done: int) -> None:
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks, done=st.integers(0, 5))
+    def go_on(self, pick: int, done: int) -> None:
         def report(session: Session, claim: Claim) -> None:
             claims.progress(session, claim, claim.step, 0, 5)
             claims.count_done(session, claim, done)
 
-        self._write(worker, report)
+        self._write(self._busy(pick), report)
 
-    @rule(worker=workers, parts=st.integers(0, 3))
-    def finish(self, worker: str, parts: int) -> None:
-        self._write(worker, lambda session, claim: self._finish(session, claim, parts), ends=True)
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks, parts=st.sampled_from((0, 0, 0, 1, 3)))
+    def finish(self, pick: int, parts: int) -> None:
+        self._write(self._busy(pick), lambda session, claim: self._finish(session, claim, parts), ends=True)
 
-    @rule(worker=workers)
-    def fail(self, worker: str) -> None:
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks)
+    def fail(self, pick: int) -> None:
         error = SluiceError("It cannot be read.", code="damaged")
-        self._write(worker, lambda session, claim: claims.fail(session, claim, error), ends=True)
+        self._write(self._busy(pick), lambda session, claim: claims.fail(session, claim, error), ends=True)
 
-    @rule(worker=workers, blameless=st.booleans())
-    def retry_later(self, worker: str, blameless: bool) -> None:  # noqa: FBT001 - Hypothesis names it
+    @precondition(lambda self: self._claims)
+    @rule(pick=picks, blameless=st.booleans())
+    def retry_later(self, pick: int, blameless: bool) -> None:  # noqa: FBT001 - Hypothesis names it
         error = SluiceError("Something was away.", code="away")
 
         def put_off(session: Session, claim: Claim) -> None:
             claims.retry_later(session, claim, error, SETTINGS, blameless=blameless)
 
-        self._write(worker, put_off, ends=True)
+        self._write(self._busy(pick), put_off, ends=True)
 
     # What must hold
 
@@ -214,14 +240,16 @@ class JobMachine(RuleBasedStateMachine):
 
     def _come_to_rest(self) -> None:
         for worker in WORKERS:
-            self.crash(worker)
+            self._die(worker)
         for _ in range(_MOST_ROUNDS):
             if all(job["state"] not in ("queued", "running") for job in self._now.jobs.values()):
                 return
             self._one_by_one(lambda: self.time_passes(1_000), self.sweep, lambda: self.relay(dies=False))
             while self._broker:
                 step_id = self._broker.pop()
-                self._one_by_one(lambda: self._claim("first", step_id), lambda: self.finish("first", 0))  # noqa: B023 - called at once
+                self._one_by_one(lambda: self._claim(WORKERS[0], step_id))  # noqa: B023 - called at once
+                if self._claims:
+                    self._one_by_one(lambda: self.finish(0, 0))
         raise AssertionError(f"it never came to rest: {self._now}")
 
     def _one_by_one(self, *steps: Callable[[], None]) -> None:
@@ -272,9 +300,7 @@ class JobMachine(RuleBasedStateMachine):
 
     def _write(self, worker: str, write: Callable[[Session, Claim], None], *, ends: bool = False) -> None:
         """Let a worker write. One that has lost its step must be refused, and have changed nothing."""
-        claim = self._claims.get(worker)
-        if claim is None:
-            return
+        claim = self._claims[worker]
         before = self._now
         step = before.steps[claim.step_id]
         is_owner = step["state"] == "running" and step["attempt"] == claim.attempt
@@ -294,6 +320,16 @@ class JobMachine(RuleBasedStateMachine):
             assert is_owner, "a worker wrote to a step that it had lost"
         if ends:
             del self._claims[worker]
+
+    def _idle(self) -> list[str]:
+        return [worker for worker in WORKERS if worker not in self._claims]
+
+    def _busy(self, pick: int) -> str:
+        return sorted(self._claims)[pick % len(self._claims)]
+
+    def _die(self, worker: str) -> None:
+        self._claims.pop(worker, None)
+        self._held_by[worker] = next(self._locks)
 
     def _orphans(self) -> list[dict[str, Any]]:
         """Steps that run under a lock that nobody holds any more."""
