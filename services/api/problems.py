@@ -39,7 +39,7 @@ PROBLEMS: Final[dict[str, str]] = {
     "llm_unavailable": "LLM does not answer or is busy. The question is kept; ask again.",
     "maintenance": "The platform is being maintained. Try again after `retry_after` seconds.",
     "malformed": "The body is not JSON, or not a form, as the route wants it.",
-    "message_refused": "No worker could read the step's message. Run workers and dispatcher of one version, then replay.",
+    "message_refused": "No worker could read the message. Run one version of workers and dispatcher, then replay.",
     "method_not_allowed": "The path exists, this method does not.",
     "no_text": "The file has no text to search in. A scan needs OCR (`SLUICE_INGEST_OCR`).",
     "not_allowed": "Your role may not do this; `needed_role` says which may.",

@@ -16,6 +16,7 @@ from sluice.documents.doctor.rows import ExpiredUploads, HalfErased, Incomplete,
 from sluice.documents.models import Chunk, DocumentVersion
 from sluice.jobs import claims
 from sluice.jobs.claims import Claim
+from sluice.jobs.maintenance import next_step
 
 _SAMPLES: Final = 5
 _MOST_LOST: Final = 1_000
@@ -45,7 +46,7 @@ def doctor(it: Resources, claim: Claim, lease: Lease) -> None:
             with tenant_session(it.sessions, claim.tenant_id) as session:
                 claims.finish(session, claim, _result(claim.checkpoint, repair=repair))
             return
-    go_on_later(it, claim)
+    go_on_later(it, claim, next_step(claim.job_id, claim.step, claim.part + 1, it.jobs))
 
 
 def _patient(it: Resources, claim: Claim) -> Patient:

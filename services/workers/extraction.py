@@ -8,19 +8,22 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import delete, insert, update
+from sqlalchemy.orm import Session
 
+from services.workers.cut import Cut
 from services.workers.lease import Lease
 from services.workers.parsing.document import ParseOptions
 from services.workers.parsing.sandbox import parse_document
 from services.workers.resources import Resources
+from services.workers.turns import Turn
 from sluice.db.session import tenant_session
 from sluice.documents import chunking
 from sluice.documents.budget import measured_for
@@ -71,37 +74,62 @@ def extract(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion)
     strike(KillPoint.AFTER_EXTRACT, claim.document_id)
 
 
-def cut_into_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
-    """Cut the stored text into chunks and write them down, not shown yet; checkpoint `chunks`, their number."""
-    report = _Reporter(it, claim, "chunk")
-    pieces = chunking.chunk(
-        _stored_blocks(it, claim, lease, version, report),
-        count_tokens=_token_counter(it),
-        detect=detect,
-        max_tokens=it.ingest.chunk_tokens,
-        overlap_tokens=it.ingest.chunk_overlap_tokens,
-    )
-    languages: Counter[str] = Counter()
-    number = 0
-    with tenant_session(it.sessions, claim.tenant_id) as session:
-        # What an attempt before this one may have left.
-        session.execute(
-            delete(Chunk).where(Chunk.version_id == version.id).execution_options(synchronize_session=False)
-        )
-        for rows in _batched((_row(version, piece) for piece in pieces), _ROWS):
-            session.execute(insert(Chunk), rows)
-            number += len(rows)
-            languages.update(row["lang"] for row in rows)
-            lease.check()
-        if number == 0:
-            raise DocumentUnreadable("The file has no text to search in.", code="no_text")
-        claims.checkpoint(session, claim, chunks=number)
-        session.execute(
-            update(DocumentVersion)
-            .where(DocumentVersion.id == version.id)
-            .values(lang=languages.most_common(1)[0][0], chunk_count=number)
-        )
+def cut_into_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, turn: Turn) -> bool:
+    """Cut the stored text into chunks and write them down, not shown yet; checkpoint `chunks`, their number.
+
+    A long text is cut stretch by stretch, a checkpoint after each; False when the turn is over and some are left.
+    """
+    cut = Cut.of(claim.checkpoint)
+    total = claim.checkpoint["extracted"]["blocks"]
+    count_tokens = _token_counter(it)
+    with closing(_stored_blocks(it, claim, lease, version, skip=cut.blocks)) as blocks:
+        while True:
+            before = cut.blocks
+            pieces = chunking.chunk(
+                cut.stretch(blocks),
+                count_tokens=count_tokens,
+                detect=detect,
+                max_tokens=it.ingest.chunk_tokens,
+                overlap_tokens=it.ingest.chunk_overlap_tokens,
+                headings=cut.headings,
+                first_ordinal=cut.chunks,
+            )
+            with tenant_session(it.sessions, claim.tenant_id) as session:
+                _write_down(session, lease, version, pieces, cut)
+                claims.checkpoint(session, claim, cut=cut.as_checkpoint())
+                if cut.blocks >= total or cut.blocks == before:
+                    _conclude(session, claim, version, cut)
+                    break
+            if turn.is_over():
+                return False
     strike(KillPoint.AFTER_CHUNK, claim.document_id)
+    return True
+
+
+def _write_down(
+    session: Session, lease: Lease, version: DocumentVersion, pieces: Iterator[chunking.Chunk], cut: Cut
+) -> None:
+    # What an attempt before this one may have left.
+    session.execute(
+        delete(Chunk)
+        .where(Chunk.version_id == version.id, Chunk.ordinal >= cut.chunks)
+        .execution_options(synchronize_session=False)
+    )
+    for rows in _batched((_row(version, piece) for piece in pieces), _ROWS):
+        session.execute(insert(Chunk), rows)
+        cut.count(row["lang"] for row in rows)
+        lease.check()
+
+
+def _conclude(session: Session, claim: Claim, version: DocumentVersion, cut: Cut) -> None:
+    if cut.chunks == 0:
+        raise DocumentUnreadable("The file has no text to search in.", code="no_text")
+    claims.checkpoint(session, claim, chunks=cut.chunks)
+    session.execute(
+        update(DocumentVersion)
+        .where(DocumentVersion.id == version.id)
+        .values(lang=cut.usual_language(), chunk_count=cut.chunks)
+    )
 
 
 def _download(it: Resources, version: DocumentVersion, target: Path) -> None:
@@ -118,9 +146,10 @@ def _download(it: Resources, version: DocumentVersion, target: Path) -> None:
 
 
 def _stored_blocks(
-    it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, report: Callable[[int, int], None]
-) -> Iterator[Block]:
+    it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, *, skip: int
+) -> Generator[Block, None, None]:
     total = claim.checkpoint["extracted"]["blocks"]
+    report = _Reporter(it, claim, "chunk")
     with tempfile.TemporaryFile(prefix="sluice-blocks-") as packed:
         for piece in it.store.pieces(extract_key(claim.tenant_id, version.document_id, version.id)):
             packed.write(piece)
@@ -130,7 +159,8 @@ def _stored_blocks(
                 if number % _BLOCKS_PER_PROGRESS == 0:
                     lease.check()
                     report(number, total)
-                yield Block.from_json(line)
+                if number >= skip:
+                    yield Block.from_json(line)
 
 
 def _token_counter(it: Resources) -> Callable[[Sequence[str]], list[int]]:

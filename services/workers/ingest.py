@@ -1,7 +1,8 @@
 """Ingest: extract, chunk, embed, upsert, and one final transaction that shows the document.
 
 Each stage leaves a checkpoint, and every id is derived from what it names, so that running any of it again changes
-nothing. Up to `PART` chunks all stages run in one step; a longer document is handed out in parts.
+nothing. Up to `PART` chunks all stages run in one step; a longer document is handed out in parts, and one that takes
+long to cut is cut in several steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from sqlalchemy.orm import Session
 from services.workers import extraction, indexing
 from services.workers.lease import Lease
 from services.workers.resources import Resources
-from sluice.broker import EMBED
+from services.workers.turns import Turn, go_on_later
+from sluice.broker import EMBED, INGEST
 from sluice.db.session import tenant_session
 from sluice.documents import precedence
 from sluice.documents.models import Chunk, Document, DocumentVersion
@@ -38,16 +40,13 @@ log = logger()
 
 def ingest(it: Resources, claim: Claim, lease: Lease) -> None:
     """Read the document, and finish it at once when it is small."""
+    turn = Turn()
     version = load_version(it, claim)
     if "extracted" not in claim.checkpoint:
         extraction.extract(it, claim, lease, version)
-    if "chunks" not in claim.checkpoint:
-        try:
-            extraction.cut_into_chunks(it, claim, lease, version)
-        except ObjectNotFound:
-            log.warning("extract.lost", document_id=str(version.document_id))
-            extraction.extract(it, claim, lease, version)
-            extraction.cut_into_chunks(it, claim, lease, version)
+    if "chunks" not in claim.checkpoint and not _cut(it, claim, lease, version, turn):
+        go_on_later(it, claim, first_step(version, "ingest", INGEST, it.jobs, claim.part + 1))
+        return
     chunks = claim.checkpoint["chunks"]
     if chunks > PART:
         _hand_out(it, claim, version, chunks)
@@ -86,6 +85,16 @@ def load_version(it: Resources, claim: Claim) -> DocumentVersion:
             raise Canceled("The document was erased.")
         session.expunge(version)
         return version
+
+
+def _cut(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, turn: Turn) -> bool:
+    """Whether all of the text is cut into chunks."""
+    try:
+        return extraction.cut_into_chunks(it, claim, lease, version, turn)
+    except ObjectNotFound:
+        log.warning("extract.lost", document_id=str(version.document_id))
+        extraction.extract(it, claim, lease, version)
+        return extraction.cut_into_chunks(it, claim, lease, version, turn)
 
 
 def _hand_out(it: Resources, claim: Claim, version: DocumentVersion, chunks: int) -> None:

@@ -17,6 +17,7 @@ from sluice.documents.models import Document
 from sluice.documents.reread import VersionNotFound, reread
 from sluice.jobs import claims
 from sluice.jobs.claims import Claim
+from sluice.jobs.maintenance import next_step
 from sluice.jobs.models import Job
 
 _BATCH: Final = 50
@@ -36,7 +37,7 @@ def reindex(it: Resources, claim: Claim, lease: Lease) -> None:
             with tenant_session(it.sessions, claim.tenant_id) as session:
                 claims.finish(session, claim, {"documents": claim.checkpoint["done"]})
             return
-    go_on_later(it, claim)
+    go_on_later(it, claim, next_step(claim.job_id, claim.step, claim.part + 1, it.jobs))
 
 
 def _begin(it: Resources, claim: Claim) -> None:

@@ -7,8 +7,9 @@ from typing import Final
 
 from services.workers.resources import Resources
 from sluice.db.session import tenant_session
-from sluice.jobs import claims, maintenance
+from sluice.jobs import claims
 from sluice.jobs.claims import Claim
+from sluice.jobs.models import JobStep
 from sluice.jobs.outbox import promise
 
 # Well below the time limit of a step, and short enough for others to come in between.
@@ -26,14 +27,13 @@ class Turn:
         return time.monotonic() > self._ends
 
 
-def go_on_later(it: Resources, claim: Claim) -> None:
-    """End this step, and have the next one go on from its checkpoint, in one transaction."""
-    step = maintenance.next_step(claim.job_id, claim.step, claim.part + 1, it.jobs)
-    step.job_id = claim.job_id
-    step.tenant_id = claim.tenant_id
-    step.checkpoint = dict(claim.checkpoint)
+def go_on_later(it: Resources, claim: Claim, following: JobStep) -> None:
+    """End this step, and have the following one go on from its checkpoint, in one transaction."""
+    following.job_id = claim.job_id
+    following.tenant_id = claim.tenant_id
+    following.checkpoint = dict(claim.checkpoint)
     with tenant_session(it.sessions, claim.tenant_id) as session:
         claims.finish_part(session, claim)
-        session.add(step)
+        session.add(following)
         session.flush()
-        promise(session, step)
+        promise(session, following)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Final, TypeVar
@@ -12,7 +12,7 @@ from sluice.documents.sentences import sentences
 from sluice.documents.text import Block, BlockKind, Span
 
 # Part of every chunk's identity: raise it when the same blocks would give other chunks.
-CHUNKER_VERSION: Final = "1"
+CHUNKER_VERSION: Final = "2"
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 
@@ -74,29 +74,38 @@ def chunk(
     detect: Callable[[str], str],
     max_tokens: int,
     overlap_tokens: int,
+    headings: Mapping[int, str] | None = None,
+    first_ordinal: int = 0,
 ) -> Iterator[Chunk]:
     """The chunks of a document in order, made while its blocks stream in; the same blocks always give the same chunks.
+
+    Where the blocks are a later part of a document, `headings` stand above it and `first_ordinal` is its first chunk's.
 
     No chunk has more than `max_tokens` by `count_tokens`, or holds text of two top-level sections. A chunk that ends
     because it is full repeats up to `overlap_tokens` of its last sentences at the start of the next.
     """
     limits = _Limits(max_tokens, overlap_tokens, frame_tokens=count_tokens([""])[0])
-    pieces = _fitting(_pieces(blocks), count_tokens, limits)
-    ordinal = 0
+    pieces = _fitting(_pieces(blocks, dict(headings or {})), count_tokens, limits)
+    ordinal = first_ordinal
     for group in _batched(_packed(pieces, limits), _BATCH // 4):
         for members, text, tokens in _checked(group, count_tokens, limits):
             yield _chunk_of(members, text, ordinal=ordinal, token_count=tokens, lang=detect(text))
             ordinal += 1
 
 
-def _pieces(blocks: Iterable[Block]) -> Iterator[_Piece]:
+def headings_with(headings: dict[int, str], block: Block) -> dict[int, str]:
+    """The headings by level that stand above what follows the block, given those above the block."""
+    if block.kind is not BlockKind.HEADING:
+        return headings
+    level = block.level or _TOP_LEVEL
+    above = {lvl: text for lvl, text in headings.items() if lvl < level}
+    return above | {level: block.text[:_HEADING_CHARACTERS]}
+
+
+def _pieces(blocks: Iterable[Block], headings: dict[int, str]) -> Iterator[_Piece]:
     """The blocks cut at sentence and line ends, each piece knowing the headings above it; tokens not counted yet."""
-    headings: dict[int, str] = {}
     for block in blocks:
-        if block.kind is BlockKind.HEADING:
-            level = block.level or _TOP_LEVEL
-            above = {lvl: text for lvl, text in headings.items() if lvl < level}
-            headings = above | {level: block.text[:_HEADING_CHARACTERS]}
+        headings = headings_with(headings, block)
         path = tuple(headings.values())
         for number, (start, end) in enumerate(_cuts(block)):
             spans = _clipped(block.spans, start, end)

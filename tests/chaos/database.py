@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from typing import Any, LiteralString
 
@@ -65,12 +65,14 @@ class Database:
 
         def cut() -> None:
             while not ended.wait(every_seconds):
-                self.rows(
-                    "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
-                    "WHERE backend_type = 'client backend' AND usename LIKE 'sluice%%' AND datname = %(database)s "
-                    "ORDER BY state_change DESC LIMIT 1) latest",
-                    database=DATABASE,
-                )
+                # Away itself, perhaps; then there is nothing to cut.
+                with suppress(psycopg.OperationalError):
+                    self.rows(
+                        "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity "
+                        "WHERE backend_type = 'client backend' AND usename LIKE 'sluice%%' AND datname = %(database)s "
+                        "ORDER BY state_change DESC LIMIT 1) latest",
+                        database=DATABASE,
+                    )
 
         thread = Thread(target=cut, name="cutting-connections", daemon=True)
         thread.start()

@@ -25,6 +25,7 @@ from tests.chaos import (
 )
 from tests.chaos.lab import Lab
 from tests.chaos.results import Result
+from tests.chaos.verify import Violation
 
 EXPERIMENTS: Final[dict[str, Callable[[Lab], Result]]] = {
     "X1": x01_kill_points.run,
@@ -44,8 +45,10 @@ EXPERIMENTS: Final[dict[str, Callable[[Lab], Result]]] = {
 
 
 def conduct(lab: Lab, name: str) -> Result:
-    """Run one experiment, with nothing armed by an earlier one."""
+    """Run one experiment, with nothing armed by an earlier one; a process that gave up by itself is a violation too."""
     kill_points.disarm(lab.kill_points)
-    began = time.monotonic()
+    before, began = lab.crashes(), time.monotonic()
     result = EXPERIMENTS[name](lab)
-    return dataclasses.replace(result, seconds=time.monotonic() - began)
+    crashes = [Violation("crash", part, "ended by itself; see its log") for part in lab.crashes() - before]
+    seconds = time.monotonic() - began
+    return dataclasses.replace(result, violations=[*result.violations, *crashes], seconds=seconds)

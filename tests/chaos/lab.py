@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -170,6 +173,11 @@ class Lab:
             ]
             return {name: list(_scroll(store, name, tenant_id)) for name in names}
 
+    def crashes(self) -> Counter[str]:
+        """How often each part has ended by itself so far: not by a signal, and not because it was told to."""
+        log = self._home.log("supervisord").read_text(errors="replace")
+        return Counter(re.findall(r"exited: (\w+) \(exit status \d+; not expected\)", log))
+
     def close(self) -> None:
         """Let go of what the experiments used."""
         self._clients.close()
@@ -207,6 +215,9 @@ def running_lab(profile: str) -> Iterator[Lab]:
     home = Home(Path(os.environ.get("SLUICE_CHAOS_HOME", ROOT / ".sluice-chaos")).resolve(), ROOT)
     points = home.path / "kill-points"
     with _environment({**SETTINGS, **_settings(points)}):
+        # What an earlier run left must not look like this one's.
+        Platform(home.path, home.root).down()
+        shutil.rmtree(home.path)
         platform = Platform(home.path, home.root, report=print)
         platform.up()
         lab = Lab(platform, home, profile)

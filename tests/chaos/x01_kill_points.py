@@ -19,7 +19,7 @@ _CHUNKS_OF_A_LONG_ONE = 257
 
 def run(lab: Lab) -> Result:
     customer = lab.customer()
-    short, long = lab.choose(ci=(18, 1), long=(192, 8))
+    short, long = lab.choose(ci=(10, 1), long=(192, 8))
     with away(lab.platform, "dispatcher"):
         uploads = customer.upload_many(short)
         uploads += [customer.upload(texts.long(_CHUNKS_OF_A_LONG_ONE)) for _ in range(long)]
@@ -45,7 +45,7 @@ def _arm(lab: Lab, customer: Customer, upload: Upload, number: int) -> list[Kill
     for point in points:
         arm(lab.kill_points, point, upload.document_id)
     # The relay is one process, and its restart takes seconds: in the short profile it dies for some of the documents.
-    if number % lab.choose(ci=9, long=1) == 0:
+    if number % lab.choose(ci=5, long=1) == 0:
         query = "SELECT id FROM job_steps WHERE job_id = %(job)s"
         arm(lab.kill_points, KillPoint.RELAY_AFTER_PUBLISH_BEFORE_MARK, lab.database.value(query, job=upload.job_id))
         points = (*points, KillPoint.RELAY_AFTER_PUBLISH_BEFORE_MARK)

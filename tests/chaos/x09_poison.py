@@ -109,7 +109,8 @@ def _send_garbage(lab: Lab) -> tuple[int, int]:
     broker.publish_raw(b"", content_type=json, content_encoding="utf-8")
     broker.publish_raw(b'{"hello": "world"}', content_type=json, content_encoding="utf-8")
     broker.publish_raw(b"\x80\x04K\x01.", content_type="application/x-python-serialize", content_encoding="binary")
-    broker.publish_raw(b"[]", routing_key=_NOWHERE, content_type=json, content_encoding="utf-8")
+    # Without an id of its own, a message is known by what it says.
+    broker.publish_raw(uuid4().bytes, routing_key=_NOWHERE, content_type=json, content_encoding="utf-8")
     publisher = broker.publisher()
     publisher.publish(queue=INGEST, task="jobs.unheard_of", message_id=str(uuid4()), body={}, headers={})
     publisher.publish(queue=INGEST, task="jobs.run_step", message_id=str(uuid4()), body={"step_id": 7}, headers={})

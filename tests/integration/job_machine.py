@@ -6,11 +6,9 @@ moment that the engine compares with the clock into the past.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from itertools import count
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -18,15 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import delete, text
 from sqlalchemy.orm import Session
 
-from sluice.errors import Conflict, SluiceError
-from sluice.jobs import actions, claims, dispatch, outbox, recovery, repository
-from sluice.jobs.claims import Canceled, Claim, OwnershipLost
-from sluice.jobs.models import Job, JobStep
-from sluice.jobs.state import ALLOWED_ACTIONS, Action, JobState
+from sluice.errors import SluiceError
+from sluice.jobs import claims, dispatch, recovery
+from sluice.jobs.claims import Canceled, Claim
+from sluice.jobs.models import Job
+from sluice.jobs.state import Action
 from tests.integration.job_bench import SETTINGS, Bench
-from tests.integration.job_history import History, Seen, look
+from tests.integration.job_world import WORKERS, JobWorld
 
-WORKERS: Final = ("first", "second", "third")
 _MOST_JOBS: Final = 3
 # More than a back-off, a lease, the time that a message may take, and all of them together.
 _PASSING: Final = (5, 40, 70, 130, 1_000)
@@ -41,23 +38,12 @@ class _Crash(Exception):
     """The process died here."""
 
 
-class JobMachine(RuleBasedStateMachine):
+class JobMachine(JobWorld, RuleBasedStateMachine):
     """Three workers, a broker that loses and repeats, a relay and a sweeper, and people who cancel and retry."""
 
-    def __init__(self, bench: Bench, queues: Iterator[int] = count()) -> None:  # noqa: B008 - a new queue for each run
-        super().__init__()
-        self._bench = replace(bench, queue=f"{bench.queue}.{next(queues)}")
-        self._jobs: list[UUID] = []
-        # Messages that are with the broker, each the step that it names.
-        self._broker: list[UUID] = []
-        self._claims: dict[str, Claim] = {}
-        # The lock that each worker's process holds; a process that takes its place holds another one.
-        self._locks = count(1_000_000)
-        self._held_by = {worker: next(self._locks) for worker in WORKERS}
-        self._history = History()
-        # The rows as they are between two rules.
-        self._now = Seen()
-        self._retried: set[UUID] = set()
+    def __init__(self, bench: Bench) -> None:
+        RuleBasedStateMachine.__init__(self)
+        JobWorld.__init__(self, bench)
 
     @initialize()
     def begin(self) -> None:
@@ -97,9 +83,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        with self._bench.as_dispatcher() as session:
-            recovery.requeue_expired(session)
-            recovery.requeue_undelivered(session, SETTINGS)
+        self._sweep()
 
     @precondition(lambda self: self._broker)
     @rule(pick=picks)
@@ -154,21 +138,30 @@ class JobMachine(RuleBasedStateMachine):
             self.claim(pick)
 
     @precondition(lambda self: self._claims)
-    @rule(pick=picks, replaced=st.booleans())
-    def fall_asleep(self, pick: int, replaced: bool) -> None:  # noqa: FBT001 - Hypothesis names it
-        """A worker's lease runs out while it does not know; its step is queued again, and perhaps taken."""
-        claim = self._claims[self._busy(pick)]
-        with self._bench.as_dispatcher() as session:
-            session.execute(
-                text(
-                    "UPDATE job_steps SET lease_until = now() - interval '1 second' WHERE id = :id AND state = 'running'"
-                ),
-                {"id": claim.step_id},
-            )
-        self.sweep()
-        if replaced and self._idle():
-            self._now = self._look()
-            self._claim(self._idle()[0], claim.step_id)
+    @rule(pick=picks)
+    def fall_asleep(self, pick: int) -> None:
+        """A worker's lease runs out while it does not know; its step is queued again."""
+        self._expire(self._claims[self._busy(pick)])
+
+    @precondition(lambda self: self._claims and self._idle())
+    @rule(pick=picks, how=st.sampled_from(("heartbeat", "go_on", "finish", "fan_out", "fail", "retry_later")))
+    def wake_up_too_late(self, pick: int, how: str) -> None:
+        """A worker sleeps past its lease, another takes its step, and the first one goes on."""
+        zombie = self._busy(pick)
+        step_id = self._claims[zombie].step_id
+        self._expire(self._claims[zombie])
+        self._now = self._look()
+        self._claim(self._idle()[0], step_id)
+        self._now = self._look()
+        pick = sorted(self._claims).index(zombie)
+        {
+            "heartbeat": lambda: self.heartbeat(pick),
+            "go_on": lambda: self.go_on(pick, 1),
+            "finish": lambda: self.finish(pick, 0),
+            "fan_out": lambda: self.finish(pick, 2),
+            "fail": lambda: self.fail(pick),
+            "retry_later": lambda: self.retry_later(pick, blameless=False),
+        }[how]()
 
     @precondition(lambda self: self._claims)
     @rule(pick=picks)
@@ -256,101 +249,3 @@ class JobMachine(RuleBasedStateMachine):
         for step in steps:
             step()
             self.nothing_impossible_happened()
-
-    def _act(self, action: Action, job_id: UUID, *, in_bulk: bool) -> bool:
-        """Do it if the job's state allows it, and be refused if not; whether it was done."""
-        allowed = action in ALLOWED_ACTIONS[JobState(self._now.jobs[job_id]["state"])]
-        with self._bench.session() as session:
-            if in_bulk and action is Action.CANCEL:
-                done = bool(actions.cancel_all(session, [job_id]))
-            elif in_bulk:
-                done = bool(actions.retry_all(session, [job_id], SETTINGS, by=None))
-            else:
-                done = _one(session, action, job_id)
-        assert done == allowed, f"{action} was {'done' if done else 'refused'}"
-        return done
-
-    def _claim(self, worker: str, step_id: UUID, gone: int | None = None) -> None:
-        before = self._now.steps[step_id]
-        with self._bench.session() as session:
-            claim = claims.claim(
-                session, step_id, worker=worker, settings=SETTINGS, holder=self._held_by[worker], gone=gone
-            )
-        if claim is not None:
-            assert claim.attempt == before["attempt"] + 1
-            self._claims[worker] = claim
-
-    def _finish(self, session: Session, claim: Claim, parts: int) -> None:
-        if claim.step == "ingest" and parts:
-            steps = [self._step_of(claim, "embed", part) for part in range(parts)]
-            claims.fan_out(session, claim, steps, stage="embed", total=parts)
-        elif claim.step == "embed":
-            if claims.finish_part(session, claim):
-                last = self._step_of(claim, "finalize", 0)
-                session.add(last)
-                session.flush()
-                outbox.promise(session, last)
-        else:
-            claims.finish(session, claim)
-
-    def _step_of(self, claim: Claim, name: str, part: int) -> JobStep:
-        step = self._bench.step(part)
-        step.step, step.job_id, step.tenant_id = name, claim.job_id, claim.tenant_id
-        return step
-
-    def _write(self, worker: str, write: Callable[[Session, Claim], None], *, ends: bool = False) -> None:
-        """Let a worker write. One that has lost its step must be refused, and have changed nothing."""
-        claim = self._claims[worker]
-        before = self._now
-        step = before.steps[claim.step_id]
-        is_owner = step["state"] == "running" and step["attempt"] == claim.attempt
-        try:
-            with self._bench.session() as session:
-                write(session, claim)
-        except OwnershipLost:
-            assert not is_owner, "an owner was refused"
-            assert self._look() == before, "a worker that had lost its step changed something"
-            ends = True
-        except Canceled:
-            assert is_owner, "only its owner learns that a job is to stop"
-            with self._bench.session() as session:
-                claims.stop_canceled(session, claim)
-            ends = True
-        else:
-            assert is_owner, "a worker wrote to a step that it had lost"
-        if ends:
-            del self._claims[worker]
-
-    def _idle(self) -> list[str]:
-        return [worker for worker in WORKERS if worker not in self._claims]
-
-    def _busy(self, pick: int) -> str:
-        return sorted(self._claims)[pick % len(self._claims)]
-
-    def _die(self, worker: str) -> None:
-        self._claims.pop(worker, None)
-        self._held_by[worker] = next(self._locks)
-
-    def _orphans(self) -> list[dict[str, Any]]:
-        """Steps that run under a lock that nobody holds any more."""
-        alive = set(self._held_by.values())
-        steps = self._now.steps.values()
-        return [step for step in steps if step["state"] == "running" and step["holder"] not in alive]
-
-    def _take_message(self, pick: int) -> UUID:
-        return self._broker.pop(pick % len(self._broker))
-
-    def _look(self) -> Seen:
-        with self._bench.as_dispatcher() as session:
-            return look(session, self._bench.queue)
-
-
-def _one(session: Session, action: Action, job_id: UUID) -> bool:
-    try:
-        if action is Action.CANCEL:
-            repository.cancel(session, job_id)
-        else:
-            repository.retry(session, job_id, SETTINGS)
-    except Conflict:
-        return False
-    return True
