@@ -195,21 +195,19 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
     log.info("dispatcher.started")
     while not stop.is_set():
         try:
-            if not declared:
-                declare_topology(broker)
-                declared = True
+            # What needs PostgreSQL alone goes on while the broker is away.
             sweeper.run_if_due()
             sweeper.observe_if_due()
             upkeep.run_if_due()
+            if not declared:
+                declare_topology(broker)
+                declared = True
             while relay.run_once() and not stop.is_set():
                 pass
             recorder.run_if_due()
         except TemporarilyUnavailable as error:
             declared = False
             log.warning("dispatcher.part_away", code=error.code, detail=error.detail)
-            stop.wait(_AFTER_A_FAULT)
-        except OSError as error:
-            log.warning("dispatcher.part_away", code="broker_unavailable", error=type(error).__name__)
             stop.wait(_AFTER_A_FAULT)
         except SQLAlchemyError as error:
             if not is_outage(error):

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from sluice.broker import DEAD
+from sluice.broker import DEAD, may_be_away
 from sluice.db.unscoped import UnscopedSessions, unscoped_session
 from sluice.errors import SluiceError, TemporarilyUnavailable
 from sluice.ids import derived_id, new_id
@@ -58,15 +58,18 @@ class Recorder:
             limits = {"read_timeout": 10, "write_timeout": 10}
             self._connection = Connection(self._url, connect_timeout=5, transport_options=limits)
         try:
-            channel = self._connection.default_channel
-            for number in range(_AT_ONCE):
-                message = channel.basic_get(DEAD)
-                if message is None:
-                    return number
-                self._record(channel.message_to_python(message))
-        except (*self._connection.connection_errors, *self._connection.channel_errors, OSError) as error:
+            with may_be_away(self._connection):
+                return self._empty(self._connection.default_channel)
+        except TemporarilyUnavailable:
             self.close()
-            raise TemporarilyUnavailable("The broker does not answer.", code="broker_unavailable") from error
+            raise
+
+    def _empty(self, channel: Any) -> int:
+        for number in range(_AT_ONCE):
+            message = channel.basic_get(DEAD)
+            if message is None:
+                return number
+            self._record(channel.message_to_python(message))
         return _AT_ONCE
 
     def close(self) -> None:
