@@ -86,6 +86,7 @@ class Recorder:
         body = _as_text(message.body)
         with unscoped_session(self._sessions) as session:
             step = _step_of(session, body)
+            step_id = step.id if step else None
             new = _insert(session, message, headers, reason=reason, queue=queue, body=body, step=step)
             if new and step is not None:
                 error = SluiceError(_REFUSED.format(reason=reason), code="message_refused", cause_class=reason)
@@ -93,7 +94,7 @@ class Recorder:
         message.ack()
         if new:
             recorded.labels(reason).inc()
-            log.warning("dead_letter.recorded", reason=reason, queue=queue, step_id=str(step.id) if step else None)
+            log.warning("dead_letter.recorded", reason=reason, queue=queue, step_id=str(step_id) if step_id else None)
 
 
 def _insert(

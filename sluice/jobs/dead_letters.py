@@ -208,11 +208,6 @@ def resolve(
     letter.replay_job_id = replay_job_id
 
 
-def resolve_for_job(session: Session, job_id: UUID, by: UUID | None) -> None:
-    """Close the open letters of a job that is tried again."""
-    resolve_for_jobs(session, [job_id], by)
-
-
 def resolve_for_jobs(
     session: Session, job_ids: Sequence[UUID], by: UUID | None, how: Resolution = Resolution.RETRIED
 ) -> None:

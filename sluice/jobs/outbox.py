@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
 from sluice.jobs.models import JobStep, OutboxMessage
-from sluice.telemetry import current_request_id
+from sluice.telemetry import passed_on
 from sluice.wire.messages import RunStep
 
 # The dispatcher listens here. PostgreSQL delivers it on commit, so it never runs ahead of the row.
@@ -32,16 +33,34 @@ def promise_all(session: Session, steps: Iterable[JobStep]) -> None:
     wake_dispatcher(session)
 
 
+def withdraw(session: Session, step_ids: Sequence[UUID]) -> None:
+    """Take back what was promised for these steps and is not published yet, so that nobody stands in line behind it.
+
+    What the dispatcher is publishing just now is left to it: a worker finds nothing to claim. Waiting for it would
+    make a person wait for the broker.
+    """
+    unpublished = (
+        select(OutboxMessage.id)
+        .where(OutboxMessage.step_id.in_(step_ids), OutboxMessage.published_at.is_(None))
+        .order_by(OutboxMessage.id)
+        .with_for_update(skip_locked=True)
+    )
+    session.execute(
+        delete(OutboxMessage)
+        .where(OutboxMessage.id.in_(unpublished.scalar_subquery()))
+        .execution_options(synchronize_session=False)
+    )
+
+
 def _row(step: JobStep) -> OutboxMessage:
     message = RunStep(tenant_id=step.tenant_id, step_id=step.id)
-    request_id = current_request_id()
     return OutboxMessage(
         tenant_id=step.tenant_id,
         step_id=step.id,
         queue=step.queue,
         task=message.task_name,
         body=message.model_dump(mode="json"),
-        headers={"request_id": request_id} if request_id else {},
+        headers=passed_on(),
     )
 
 

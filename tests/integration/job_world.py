@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sluice.errors import Conflict
-from sluice.jobs import actions, claims, outbox, recovery, repository
+from sluice.jobs import actions, claims, outbox, recovery
 from sluice.jobs.claims import Canceled, Claim, OwnershipLost
 from sluice.jobs.models import JobStep
 from sluice.jobs.state import ALLOWED_ACTIONS, Action, JobState
@@ -143,9 +143,9 @@ class JobWorld:
 def _one(session: Session, action: Action, job_id: UUID) -> bool:
     try:
         if action is Action.CANCEL:
-            repository.cancel(session, job_id)
+            actions.cancel(session, job_id)
         else:
-            repository.retry(session, job_id, SETTINGS)
+            actions.retry(session, job_id, SETTINGS)
     except Conflict:
         return False
     return True

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from sluice.errors import Conflict, SluiceError, TemporarilyUnavailable
 from sluice.identity.roles import Role
-from sluice.jobs import claims, recovery, repository
+from sluice.jobs import actions, claims, recovery, repository
 from sluice.jobs.claims import Claim, OwnershipLost
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
 from sluice.jobs.state import Action, JobState
@@ -229,7 +229,7 @@ def test_a_queued_job_is_canceled_at_once_and_cannot_be_claimed(bench: Bench) ->
     step_id = bench.submit()
 
     with bench.session() as session:
-        job = repository.cancel(session, bench.read(step_id).job_id)
+        job = actions.cancel(session, bench.read(step_id).job_id)
         assert job.state is JobState.CANCELED
 
     assert bench.claim(step_id) is None
@@ -240,7 +240,7 @@ def test_a_running_job_is_canceled_when_its_worker_next_looks(bench: Bench) -> N
     step_id = bench.submit()
     claim = bench.claimed(step_id)
     with bench.session() as session:
-        assert repository.cancel(session, claim.job_id).state is JobState.RUNNING
+        assert actions.cancel(session, claim.job_id).state is JobState.RUNNING
 
     with bench.session() as session:
         assert claims.heartbeat(session, claim, SETTINGS) is True
@@ -251,7 +251,7 @@ def test_a_running_job_is_canceled_when_its_worker_next_looks(bench: Bench) -> N
 
 
 @pytest.mark.parametrize(
-    "act", [repository.cancel, lambda session, job_id: repository.retry(session, job_id, SETTINGS)], ids=list(Action)
+    "act", [actions.cancel, lambda session, job_id: actions.retry(session, job_id, SETTINGS)], ids=list(Action)
 )
 def test_a_job_that_is_ready_accepts_no_action(bench: Bench, act: Callable[[Session, UUID], Job]) -> None:
     claim = bench.claimed(bench.submit())
@@ -272,7 +272,7 @@ def test_a_failed_job_is_tried_again_from_its_checkpoint_and_its_attempts_go_on_
         claims.fail(session, claim, BOOM)
 
     with bench.session() as session:
-        repository.retry(session, claim.job_id, SETTINGS)
+        actions.retry(session, claim.job_id, SETTINGS)
     again = bench.claimed(step_id, "second")
 
     assert (again.attempt, again.checkpoint) == (2, {"extracted": {"blocks": 7}})
