@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import closing
 from threading import Event
 from types import FrameType
 from typing import Final
@@ -23,7 +24,7 @@ from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
 from sluice.errors import TemporarilyUnavailable
 from sluice.jobs import dispatch, recovery
-from sluice.jobs.outbox import CHANNEL
+from sluice.jobs.outbox import CHANNEL, ROOM
 from sluice.kill_points import KillPoint, load_kill_points, strike
 from sluice.settings import (
     BrokerSettings,
@@ -62,13 +63,15 @@ class Relay:
         self._sessions = sessions
         self._publisher = publisher
         self._settings = settings
+        # Something is due that did not fit when it was last looked at.
+        self.wants_room = False
 
     def run_once(self) -> int:
         """Publish what is due now and fits; how many."""
         with unscoped_session(self._sessions) as session:
             waiting = dispatch.waiting_queues(session, QUEUES)
-            slots = dispatch.worker_slots(session) if waiting else 1
-        return sum(self._relay(queue, slots) for queue in waiting)
+        self.wants_room = bool(waiting)
+        return sum(self._relay(queue, slots) for queue, slots in waiting.items())
 
     def _relay(self, queue: str, slots: int) -> int:
         with unscoped_session(self._sessions) as session:
@@ -139,16 +142,20 @@ class Bell:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self._connection: psycopg.Connection | None = None
 
-    def wait(self, seconds: float) -> None:
-        """Return when it rings, or after `seconds`."""
+    def wait(self, seconds: float, *, for_room: bool) -> None:
+        """Return when it rings, or after `seconds`; that a queue has room counts only when it is waited `for_room`."""
         try:
             if self._connection is None:
                 self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
                 self._connection.execute(f"LISTEN {CHANNEL}")
+                self._connection.execute(f"LISTEN {ROOM}")
                 return
-            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
-                pass
-            # Many promises ring at once; one look serves them all.
+            # Closed before the next use of the connection, or it would go on holding it.
+            with closing(self._connection.notifies(timeout=seconds)) as rings:
+                for ring in rings:
+                    if for_room or ring.channel == CHANNEL:
+                        break
+            # Many ring at once; one look serves them all.
             for _ in self._connection.notifies(timeout=0):
                 pass
         except psycopg.Error:
@@ -215,7 +222,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             log.warning("dispatcher.part_away", code="database_unavailable", error=type(error).__name__)
             sweeper.wait_a_lease()
             stop.wait(_AFTER_A_FAULT)
-        bell.wait(settings.poll_seconds)
+        bell.wait(settings.poll_seconds, for_room=relay.wants_room)
     recorder.close()
     publisher.close()
 

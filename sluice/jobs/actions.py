@@ -50,7 +50,7 @@ def cancel_all(session: Session, job_ids: Sequence[UUID]) -> Sequence[UUID]:
         .values(state=JobState.CANCELED, finished_at=func.now(), updated_at=func.now(), revision=Job.revision + 1)
         .execution_options(synchronize_session=False)
     )
-    outbox.wake_dispatcher(session)
+    outbox.tell_of_room(session)
     return held
 
 

@@ -213,7 +213,7 @@ def finish_part(session: Session, claim: Claim) -> bool:
         .values(parts_done=Job.parts_done + 1, **_changed())
         .returning(Job.parts_done, Job.parts_total)
     ).one()
-    outbox.wake_dispatcher(session)
+    outbox.tell_of_room(session)
     return bool(job.parts_done == job.parts_total)
 
 
@@ -226,7 +226,7 @@ def finish(session: Session, claim: Claim, result: dict[str, Any] | None = None)
             "step_id": claim.step_id,
             "attempt": claim.attempt,
             "result": None if result is None else json.dumps(result),
-            "channel": outbox.CHANNEL,
+            "channel": outbox.ROOM,
         },
     ).one()
     if not done.steps:

@@ -36,7 +36,7 @@ def end(session: Session, job_id: UUID, state: JobState, **facts: Any) -> None:
         .values(state=state, finished_at=func.now(), revision=Job.revision + 1, updated_at=func.now(), **facts)
         .execution_options(synchronize_session=False)
     )
-    outbox.wake_dispatcher(session)
+    outbox.tell_of_room(session)
 
 
 def cancel_waiting(session: Session, job_ids: Sequence[UUID]) -> None:

@@ -16,6 +16,8 @@ from sluice.wire.messages import RunStep
 
 # The dispatcher listens here. PostgreSQL delivers it on commit, so it never runs ahead of the row.
 CHANNEL: Final = "sluice_outbox"
+# And here, while it has messages for which their queue has no room.
+ROOM: Final = "sluice_room"
 
 
 def promise(session: Session, step: JobStep, available_at: datetime | None = None) -> None:
@@ -65,5 +67,14 @@ def _row(step: JobStep) -> OutboxMessage:
 
 
 def wake_dispatcher(session: Session) -> None:
-    """Tell the dispatcher, on commit, that there is something to publish or room to publish it."""
-    session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CHANNEL})
+    """Tell the dispatcher, on commit, that there is something to publish."""
+    _notify(session, CHANNEL)
+
+
+def tell_of_room(session: Session) -> None:
+    """Tell the dispatcher, on commit, that a queue has room again."""
+    _notify(session, ROOM)
+
+
+def _notify(session: Session, channel: str) -> None:
+    session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
