@@ -34,15 +34,18 @@ _TURNS: Final = """
     ) a ON a.tenant_id = t.id
 """
 # Due messages, as many as the queue has room for: what it may hold, less what of it is with the broker or a worker.
-_NEXT: Final = text(
+# An array, which is computed once; a join would be computed for every message that waits.
+_IS_NEXT: Final = text(
     f"""
-    SELECT id FROM ({_TURNS}) turns ORDER BY turn, available_at, id
-    LIMIT greatest(0, :most - (
-      SELECT count(*) FROM job_steps
-      WHERE queue = :queue AND state IN ('queued', 'running') AND dispatched_at IS NOT NULL
+    outbox.id = ANY(ARRAY(
+      SELECT id FROM ({_TURNS}) turns ORDER BY turn, available_at, id
+      LIMIT greatest(0, :most - (
+        SELECT count(*) FROM job_steps
+        WHERE queue = :queue AND state IN ('queued', 'running') AND dispatched_at IS NOT NULL
+      ))
     ))
     """  # noqa: S608 - constants
-).columns(OutboxMessage.id)
+)
 _MARK: Final = text(
     """
     WITH published AS (
@@ -96,7 +99,7 @@ def due_messages(session: Session, queue: str, settings: JobSettings, *, slots: 
     """
     return session.scalars(
         select(OutboxMessage)
-        .where(OutboxMessage.id.in_(select(_NEXT.subquery().c.id)), OutboxMessage.published_at.is_(None))
+        .where(_IS_NEXT, OutboxMessage.published_at.is_(None))
         .order_by(OutboxMessage.id)
         .with_for_update(skip_locked=True),
         {"queue": queue, "most": settings.in_flight * slots},
