@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.workers.recorder import Recorder
-from services.workers.upkeep import Upkeep
+from services.workers.upkeep import Upkeep, jobs_gauge
 from sluice.broker import QUEUES, Publisher, declare_topology
 from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
@@ -39,7 +39,6 @@ from sluice.telemetry import configure_logging, logger
 log = logger()
 published = Counter("sluice_dispatched", "Messages published and confirmed", ["queue"])
 requeued = Counter("sluice_requeued", "Steps queued again by the sweeper", ["reason"])
-jobs_gauge = Gauge("sluice_jobs", "Jobs by state", ["state"])
 oldest_gauge = Gauge(
     "sluice_job_oldest_heartbeat_timestamp_seconds", "Unix time of the running step that was silent longest; 0: none"
 )
@@ -54,6 +53,7 @@ queue_wait = Histogram(
 )
 _AFTER_A_FAULT: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
+_WITHOUT_ROOM: Final = 0.1
 
 
 class Relay:
@@ -128,11 +128,12 @@ class Sweeper:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
         with unscoped_session(self._sessions) as session:
-            for state, number in dispatch.count_states(session).items():
-                jobs_gauge.labels(state.value).set(number)
+            live = dispatch.count_live(session)
             oldest_gauge.set(dispatch.oldest_heartbeat(session, self._settings) or 0)
             starvation_gauge.set(dispatch.starvation_seconds(session))
             slots_gauge.set(dispatch.worker_slots(session))
+        for state, number in live.items():
+            jobs_gauge.labels(state.value).set(number)
 
 
 class Bell:
@@ -222,7 +223,9 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             log.warning("dispatcher.part_away", code="database_unavailable", error=type(error).__name__)
             sweeper.wait_a_lease()
             stop.wait(_AFTER_A_FAULT)
-        bell.wait(settings.poll_seconds, for_room=relay.wants_room)
+        # Steps that are over at once do not each tell of the room that they leave.
+        patience = min(_WITHOUT_ROOM, settings.poll_seconds) if relay.wants_room else settings.poll_seconds
+        bell.wait(patience, for_room=relay.wants_room)
     recorder.close()
     publisher.close()
 

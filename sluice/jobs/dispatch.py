@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.orm import Session
 
 from sluice.jobs.models import Job, JobStep, OutboxMessage
-from sluice.jobs.state import JobState
+from sluice.jobs.state import FINISHED, LIVE, JobState
 from sluice.settings import JobSettings
 
 # A worker says every few seconds that it is there; one that has not for this long is gone.
@@ -140,11 +140,20 @@ def place_in_line(session: Session, job_id: UUID) -> int | None:
     return None if place is None else with_broker + int(place)
 
 
-def count_states(session: Session) -> dict[JobState, int]:
-    """How many jobs are in each state, over all tenants."""
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
-    found = {JobState(state): number for state, number in counted}
-    return {state: found.get(state, 0) for state in JobState}
+def count_live(session: Session) -> dict[JobState, int]:
+    """How many jobs wait and how many run, over all tenants: by their steps, few of which are live at a time."""
+    live_steps = select(JobStep.job_id).where(JobStep.state.in_(LIVE))
+    return _counted(session, LIVE, select(Job.state, func.count()).where(Job.id.in_(live_steps)))
+
+
+def count_finished(session: Session) -> dict[JobState, int]:
+    """How many jobs have ended in each way, over all tenants. Reads every job."""
+    return _counted(session, FINISHED, select(Job.state, func.count()))
+
+
+def _counted(session: Session, states: Iterable[JobState], query: Select[JobState, int]) -> dict[JobState, int]:
+    found = {JobState(state): number for state, number in session.execute(query.group_by(Job.state))}
+    return {state: found.get(state, 0) for state in states}
 
 
 def oldest_heartbeat(session: Session, settings: JobSettings) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
@@ -18,6 +19,8 @@ from sluice.wire.messages import RunStep
 CHANNEL: Final = "sluice_outbox"
 # And here, while it has messages for which their queue has no room.
 ROOM: Final = "sluice_room"
+# Steps may be over in a millisecond; a notification holds a lock of the whole server while its transaction commits.
+_NEWS_SECONDS: Final = 0.02
 
 
 def promise(session: Session, step: JobStep, available_at: datetime | None = None) -> None:
@@ -74,6 +77,26 @@ def wake_dispatcher(session: Session) -> None:
 def tell_of_room(session: Session) -> None:
     """Tell the dispatcher, on commit, that a queue has room again."""
     _notify(session, ROOM)
+
+
+class _News:
+    """Whether what was said is news again, because it was a while ago. Losing a race of threads is harmless."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._said_at = -seconds
+
+    def again(self) -> bool:
+        """Whether to say it now."""
+        now = time.monotonic()
+        if now - self._said_at < self._seconds:
+            return False
+        self._said_at = now
+        return True
+
+
+# Not always: see _NEWS_SECONDS. A dispatcher that waits for room looks by itself before long.
+room_is_news: Final = _News(_NEWS_SECONDS).again
 
 
 def _notify(session: Session, channel: str) -> None:
