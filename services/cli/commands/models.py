@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_table, size
+from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
+from sluice.embedding_models.converter import convert
+from sluice.embedding_models.layout import is_converted, read_model
 from sluice.errors import Conflict, NotFound, SluiceError
 from sluice.model_store.manifest import Manifest, ModelEntry, ModelType, Version
 from sluice.model_store.store import Description, ModelStore
@@ -45,29 +50,41 @@ def list_models(folder: FolderOption = None, as_json: JsonOption = False) -> Non
 
 @app.command()
 def add(
-    path: Annotated[Path, typer.Argument(exists=True, help="A file (GGUF) or the folder of a model.")],
-    name: Annotated[str, typer.Option(help="What to call it.")],
+    path: Annotated[Path, typer.Argument(exists=True, help="A file (GGUF), or the folder of a model.")],
     kind: TypeOption,
-    backend: Annotated[str, typer.Option(help="What runs it.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; default: the name of the file or folder.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="What runs it; default: openvino (embed), llama_cpp (llm).")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="Default: the first digits of its SHA-256.")] = None,
-    dimension: Annotated[int | None, typer.Option(help="Numbers in a vector (embed).")] = None,
+    dimension: Annotated[int | None, typer.Option(help="Numbers in a vector (embed, not converted).")] = None,
     context: Annotated[int | None, typer.Option(help="Tokens that it reads at most.")] = None,
     language: Annotated[list[str], typer.Option(help="ISO 639-1; repeatable.")] = [],
+    texts: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Passages of yours to calibrate on and judge by.")
+    ] = None,
+    allow_slower: Annotated[
+        bool, typer.Option("--allow-slower", help="Accept it although its int8 form is not good enough.")
+    ] = False,
     folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a model into the models folder, with its size and SHA-256. No alias means it yet: see `activate`."""
+    """Copy a model into the models folder, with its size and SHA-256. No alias means it yet: see `activate`.
+
+    A folder of sentence-transformers becomes one that EMB runs fast: converted, quantized, and measured against the
+    original on texts that it was not calibrated on. What is worse than a hundredth is refused, with figures.
+    """
     described = Description(
-        name=name,
+        name=name or path.stem,
         type=_type(kind),
-        backend=backend,
+        backend=backend or ("llama_cpp" if kind == "llm" else "openvino"),
         version=version,
         dimension=dimension,
         context=context,
         languages=tuple(language),
     )
-    with _store(folder) as store:
-        entry = store.add(path, described)
+    with _store(folder) as store, _ready_to_run(path, described, texts, allow_slower=allow_slower) as (files, complete):
+        entry = store.add(files, complete)
         manifest = store.manifest()
     if as_json:
         show_json(_as_json(manifest, entry))
@@ -151,6 +168,42 @@ def _store(folder: Path | None) -> Iterator[ModelStore]:
         raise CommandError(f"{error.filename}: {error.strerror}.", Exit.FAILED) from error
     except ValueError as error:
         raise CommandError(str(error), Exit.USAGE) from error
+
+
+@contextmanager
+def _ready_to_run(
+    path: Path, described: Description, texts: Path | None, *, allow_slower: bool
+) -> Iterator[tuple[Path, Description]]:
+    """The files of a model as its backend runs them, and what is known of them then."""
+    if described.type != "embed" or described.backend == "sentence_transformers":
+        yield path, described
+        return
+    if not is_converted(path):
+        with TemporaryDirectory() as scratch:
+            converted = Path(scratch) / "model"
+            convert(
+                path,
+                converted,
+                texts=texts_of(texts) if texts else shipped_texts(described.languages),
+                languages=described.languages,
+                report=say,
+                required="f32" if allow_slower else "int8",
+            )
+            yield converted, _as_converted(converted, described)
+        return
+    yield path, _as_converted(path, described)
+
+
+def _as_converted(folder: Path, described: Description) -> Description:
+    model = read_model(folder)
+    quality = model.forms[0].quality
+    return replace(
+        described,
+        dimension=model.dimension,
+        context=model.max_tokens,
+        languages=model.languages,
+        measured=tuple(quality.model_dump().items()),
+    )
 
 
 def _entry(manifest: Manifest, model: str) -> ModelEntry:
