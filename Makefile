@@ -96,4 +96,5 @@ help: ## Show this list
 $(INSTALLED): pyproject.toml constraints.txt
 	@infra/embedded/make_venv.sh $(PYTHON)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m sluice.embedding_models.built_in
 	@touch $@

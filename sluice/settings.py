@@ -275,6 +275,14 @@ class ApiSettings(Settings):
     )
 
 
+class ModelStoreSettings(Settings):
+    """Where models are."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_MODELS_")
+
+    folder: Path = Field(Path("models"), description="Models folder, with manifest.json; kept by `sluice models`")
+
+
 class EmbServiceSettings(Settings):
     """The EMB process."""
 
@@ -284,16 +292,24 @@ class EmbServiceSettings(Settings):
     port: int = 8001
     alias: str = "default"
     model_path: Path | None = Field(
-        None, description="Folder of a sentence-transformers model; default: the built-in MiniLM"
+        None, description="Folder of the default model, where the manifest names none; without it: the built-in MiniLM"
     )
     threads: int | None = Field(None, ge=1, description="Default: CPU affinity or cgroup quota, whichever is less")
-    backend: str = Field("sentence_transformers", description="sentence_transformers (torch, any model of that kind)")
+    backend: str = Field(
+        "openvino",
+        description="Of the default model: openvino (converted by `sluice models add`), static (likewise), or "
+        "sentence_transformers (torch, any model of that kind)",
+    )
     languages: list[str] | None = Field(None, description="Languages (ISO 639-1) that the model reads well, if known")
-    batch_tokens: int = Field(2048, ge=64, description="Padded tokens of one forward pass")
+    batch_tokens: int = Field(1024, ge=64, description="Padded tokens of one forward pass, at most")
+    pass_milliseconds: float = Field(
+        30.0, gt=0, description="Documents go through in passes of about this length: a question waits for one at most"
+    )
+    models_poll_seconds: float = Field(2.0, gt=0, description="How often the models folder is looked at for changes")
     queue_tokens: int = Field(262_144, ge=1024, description="Tokens that may wait; more is refused with 429")
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_text_chars: int = Field(100_000, ge=1, description="A longer text is refused with 413")
-    max_request_bytes: int = Field(32 * 1024**2, ge=1, description="A larger body is refused with 413")
+    max_request_bytes: int = Field(8 * 1024**2, ge=1, description="A larger body is refused with 413")
 
 
 class LlmServiceSettings(Settings):

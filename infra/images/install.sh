@@ -25,6 +25,10 @@ fi
 if ! [ -d "$packages/transformers" ] && [ -d "$packages/huggingface_hub" ]; then
     pip uninstall --yes --quiet huggingface_hub hf_xet fsspec
 fi
+# It reports over the network that OpenVINO is used.
+if [ -d "$packages/openvino_telemetry" ]; then
+    pip uninstall --yes --quiet openvino-telemetry
+fi
 if [ -d "$packages/nvidia" ]; then
     echo "warning: this index gave PyTorch with CUDA, gigabytes that Sluice does not use. Name PyTorch's index of CPU" \
         "builds (its address is on pytorch.org, 'Get started') as PIP_EXTRA_INDEX_URL or in pip_configuration." >&2

@@ -37,7 +37,7 @@ READS: Final[Mapping[str, tuple[type[Settings], ...]]] = {
     "dispatcher": (
         settings.DatabaseSettings, settings.BrokerSettings, settings.JobSettings, settings.TelemetrySettings,
     ),
-    "emb": (settings.EmbServiceSettings, settings.TelemetrySettings),
+    "emb": (settings.EmbServiceSettings, settings.ModelStoreSettings, settings.TelemetrySettings),
     "llm": (settings.LlmServiceSettings, settings.TelemetrySettings),
 }  # fmt: skip
 # Optional in the group, because not every process that reads the group needs it.

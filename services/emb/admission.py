@@ -20,10 +20,19 @@ class Throughput:
     def __init__(self) -> None:
         self.tokens_per_second = _FIRST_TOKENS_PER_SECOND
 
+    def start_from(self, tokens: int, seconds: float) -> None:
+        """Take a first measurement for the mean."""
+        if seconds > 0:
+            self.tokens_per_second = tokens / seconds
+
     def record(self, tokens: int, seconds: float) -> None:
         """Take a batch into account."""
         if seconds > 0:
             self.tokens_per_second += _WEIGHT_OF_NEWEST * (tokens / seconds - self.tokens_per_second)
+
+    def tokens_in(self, seconds: float) -> int:
+        """How many tokens this time is enough for."""
+        return int(self.tokens_per_second * seconds)
 
     def seconds_for(self, tokens: int) -> float:
         """How long this many tokens take."""

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from services.emb.metrics import EmbMetrics
 from services.emb.queue import Embedded, EmbeddingQueue
-from sluice.errors import Invalid, NotFound, SluiceError, TemporarilyUnavailable, TooLarge
+from sluice.errors import Conflict, Invalid, SluiceError, TemporarilyUnavailable, TooLarge
 from sluice.settings import EmbServiceSettings
 from sluice.wire.asgi import (
     CLIENT_CLOSED_REQUEST,
@@ -60,6 +60,7 @@ def create_app(
         routes=[
             Route("/v1/embeddings", endpoints.embeddings, methods=["POST"]),
             Route("/v1/models", endpoints.models),
+            Route("/v1/models:reload", endpoints.reload, methods=["POST"]),
             Route("/v1/models/{alias}/tokenizer", endpoints.tokenizer),
             Route("/healthz", endpoints.healthz),
             Route("/readyz", endpoints.readyz),
@@ -91,32 +92,43 @@ class Endpoints:
         """`POST /v1/embeddings`."""
         body = await read_body(request.stream(), self._settings.max_request_bytes)
         wanted = _embedding_request(json_object(body))
-        self._require_alias(wanted.model)
+        model = self._queue.model(wanted.model)
         self._require_short(wanted.input)
-        backend = self._queue.backend()
+        backend = model.backend
         if wanted.dimensions not in (None, backend.dimension):
             raise Invalid(f"This model has {backend.dimension} dimensions and no others.", param="dimensions")
-        embedded = await while_connected(request.receive, self._queue.embed(wanted.input, wanted.input_type))
+        embedded = await while_connected(request.receive, self._queue.embed(model, wanted.input, wanted.input_type))
         content = await run_in_threadpool(_response_body, wanted, embedded, backend.version)
         return Response(content, media_type="application/json")
 
     async def models(self, _: Request) -> Response:
         """`GET /v1/models`."""
-        backend = self._queue.backend()
-        card = EmbeddingModelCard(
-            id=self._settings.alias,
-            created=self._since,
-            version=backend.version,
-            dimension=backend.dimension,
-            max_tokens=backend.max_tokens,
-            languages=self._settings.languages,
-        )
-        return JSONResponse(EmbeddingModelList(data=[card]).model_dump(mode="json"))
+        self._queue.model(self._settings.alias)
+        cards = [
+            EmbeddingModelCard(
+                id=alias,
+                created=self._since,
+                version=model.backend.version,
+                dimension=model.backend.dimension,
+                max_tokens=model.backend.max_tokens,
+                languages=list(model.wanted.languages) if model.wanted.languages else None,
+            )
+            for alias, model in self._queue.models.by_alias().items()
+        ]
+        return JSONResponse(EmbeddingModelList(data=cards).model_dump(mode="json"))
+
+    async def reload(self, _: Request) -> Response:
+        """`POST /v1/models:reload`: load now what the models folder says, and answer when that is done."""
+        changes = await self._queue.follow()
+        told = {alias: {"outcome": each.outcome.value, "model": each.model} for alias, each in changes.items()}
+        if failed := {alias: each.problem for alias, each in changes.items() if each.problem}:
+            alias, problem = next(iter(failed.items()))
+            raise Conflict(f"{alias}: {problem}", code="activation_failed", problems=failed, aliases=told)
+        return JSONResponse({"aliases": told})
 
     async def tokenizer(self, request: Request) -> Response:
         """`GET /v1/models/{alias}/tokenizer`: for callers that count tokens."""
-        self._require_alias(request.path_params["alias"])
-        backend = self._queue.backend()
+        backend = self._queue.model(request.path_params["alias"]).backend
         headers = {"etag": f'"{backend.version}"'}
         if headers["etag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -144,12 +156,6 @@ class Endpoints:
     async def config(self, _: Request) -> Response:
         """The settings; EMB has no secrets."""
         return JSONResponse(self._settings.model_dump(mode="json"))
-
-    def _require_alias(self, alias: str) -> None:
-        if alias != self._settings.alias:
-            raise NotFound(
-                f"No model {alias!r}; this service has {self._settings.alias!r}.", code="model_not_found", param="model"
-            )
 
     def _require_short(self, texts: list[str]) -> None:
         limit = self._settings.max_text_chars

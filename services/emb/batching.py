@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, Protocol, TypeVar
@@ -13,6 +13,9 @@ from sluice.wire.embeddings import InputType
 
 # A document counts as this much younger than a query, so a question overtakes bulk work, but not for ever.
 _DOCUMENT_PATIENCE_SECONDS = 2.0
+# And the texts of a long list count as younger the more of the list goes before them, by a second for this many tokens:
+# a shorter list that comes later has its turn in between, and neither waits for ever.
+_TOKENS_PER_SECOND_OF_PATIENCE = 16_384
 # Below this length padding costs less than a pass of its own.
 _SHORT_TOKENS = 32
 
@@ -23,6 +26,10 @@ class Owner(Protocol):
     @property
     def wanted(self) -> bool:
         """False once nobody waits any more: the client is gone, or its deadline has passed."""
+
+    @property
+    def lane(self) -> Hashable:
+        """Only texts of one lane share a pass: those for the same model."""
 
 
 OwnerT = TypeVar("OwnerT", bound=Owner)
@@ -44,31 +51,38 @@ class WaitingText(Generic[OwnerT]):
         return not self.taken and self.owner.wanted
 
 
+_ByLength = dict[int, deque[WaitingText[OwnerT]]]
+
+
 class WaitingTexts(Generic[OwnerT]):
     """The texts that wait, and the rule by which they leave in batches. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._by_age: list[tuple[float, int, int, WaitingText[OwnerT]]] = []
-        self._by_length: dict[InputType, dict[int, deque[WaitingText[OwnerT]]]] = {"query": {}, "document": {}}
+        self._by_age: list[tuple[float, int, WaitingText[OwnerT]]] = []
+        self._lanes: dict[tuple[Hashable, InputType], _ByLength[OwnerT]] = {}
         self._arrivals = count()
 
     def add(self, texts: Iterable[WaitingText[OwnerT]], *, now: float) -> None:
         """Let the texts of one request wait."""
-        for text in texts:
-            due = now if text.input_type == "query" else now + _DOCUMENT_PATIENCE_SECONDS
-            # Longest first within a request: its batches then have almost equal lengths.
-            heapq.heappush(self._by_age, (due, -text.tokens, next(self._arrivals), text))
-            self._by_length[text.input_type].setdefault(text.tokens, deque()).append(text)
+        ahead = 0
+        # Longest first within a request: its batches then have almost equal lengths.
+        for text in sorted(texts, key=lambda text: -text.tokens):
+            patience = 0.0 if text.input_type == "query" else _DOCUMENT_PATIENCE_SECONDS
+            due = now + patience + ahead / _TOKENS_PER_SECOND_OF_PATIENCE
+            ahead += text.tokens
+            heapq.heappush(self._by_age, (due, next(self._arrivals), text))
+            self._lane_of(text).setdefault(text.tokens, deque()).append(text)
 
-    def take(self, budget: int) -> list[WaitingText[OwnerT]]:
+    def take(self, budget_for: Callable[[WaitingText[OwnerT]], int]) -> list[WaitingText[OwnerT]]:
         """The next batch, empty if nothing waits.
 
-        Its longest text times its size is at most `budget` tokens, unless it is a single text that is longer.
+        Its longest text times its size is at most the budget for its oldest text, in tokens, unless it is a single
+        text that is longer.
         """
         oldest = self._pop_oldest()
         if oldest is None:
             return []
-        lane = self._by_length[oldest.input_type]
+        lane, budget = self._lane_of(oldest), budget_for(oldest)
         batch, longest = [oldest], oldest.tokens
         for length in sorted(lane, key=lambda length: abs(length - oldest.tokens)):
             padded = max(longest, length)
@@ -86,12 +100,14 @@ class WaitingTexts(Generic[OwnerT]):
                 text.taken = True
                 return text
         # Nothing waits, so all that is left in the lanes is gone or taken.
-        for lane in self._by_length.values():
-            lane.clear()
+        self._lanes.clear()
         return None
 
+    def _lane_of(self, text: WaitingText[OwnerT]) -> _ByLength[OwnerT]:
+        return self._lanes.setdefault((text.owner.lane, text.input_type), {})
+
     @staticmethod
-    def _pop_from(lane: dict[int, deque[WaitingText[OwnerT]]], length: int, room: int) -> Iterator[WaitingText[OwnerT]]:
+    def _pop_from(lane: _ByLength[OwnerT], length: int, room: int) -> Iterator[WaitingText[OwnerT]]:
         same_length = lane[length]
         while same_length and room:
             text = same_length.popleft()

@@ -5,30 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
-from functools import partial
-from importlib import import_module
-from pathlib import Path
 from types import FrameType
-from typing import cast
 
 import uvicorn
 
 from services.emb.app import create_app
-from services.emb.backends.base import EmbeddingBackend
+from services.emb.catalog import Catalog
+from services.emb.loading import loader
 from services.emb.metrics import EmbMetrics
-from services.emb.model_folder import model_folder
 from services.emb.queue import EmbeddingQueue, State
 from services.emb.threads import usable_threads
 from sluice import telemetry
-from sluice.settings import EmbServiceSettings, SettingsError, TelemetrySettings, exit_with_reason
+from sluice.model_store.store import ModelStore
+from sluice.settings import (
+    EmbServiceSettings,
+    ModelStoreSettings,
+    SettingsError,
+    TelemetrySettings,
+    exit_with_reason,
+)
 from sluice.wire.asgi import Application
 
-# Each module has `load(folder, threads)`. It is imported by the model's thread, because torch takes seconds.
-_BACKENDS = {"sentence_transformers": "services.emb.backends.sentence_transformers"}
 _GRACE_SECONDS = 30
-
-Load = Callable[[Path, int], EmbeddingBackend]
 
 
 class DrainingServer(uvicorn.Server):
@@ -65,11 +63,13 @@ def main() -> None:
     try:
         settings = EmbServiceSettings.from_environment()
         telemetry.configure_logging("emb", TelemetrySettings.from_environment())
-        load = _load(settings)
+        catalog = Catalog(settings, ModelStore(ModelStoreSettings.from_environment().folder))
     except SettingsError as error:
         exit_with_reason(error)
+    # The tokenizers have threads of ours; those that they would start themselves take what the model needs.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     metrics = EmbMetrics()
-    queue = EmbeddingQueue(load, settings, metrics)
+    queue = EmbeddingQueue(loader(settings.threads or usable_threads()), catalog, settings, metrics)
 
     def give_up() -> None:
         server.should_exit = True
@@ -78,23 +78,6 @@ def main() -> None:
     server.run()
     if queue.state is State.FAILED:
         raise SystemExit(1)
-
-
-def _load(settings: EmbServiceSettings) -> Callable[[], EmbeddingBackend]:
-    module = _BACKENDS.get(settings.backend)
-    if module is None:
-        raise SettingsError(f"SLUICE_EMB_BACKEND is {settings.backend!r}; it can be {', '.join(_BACKENDS)}.")
-    folder = model_folder(settings)
-    threads = settings.threads or usable_threads()
-    # Read by the libraries when they are imported: never look for a model on the network, never fork a thread pool
-    # beside ours.
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    return partial(_load_backend, module, folder, threads)
-
-
-def _load_backend(module: str, folder: Path, threads: int) -> EmbeddingBackend:
-    load = cast("Load", import_module(module).load)
-    return load(folder, threads)
 
 
 if __name__ == "__main__":

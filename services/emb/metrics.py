@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -30,6 +33,15 @@ class EmbMetrics:
         )
         self._batch_tokens = Counter("emb_batch_tokens_total", "Tokens sent through the model", registry=registry)
         self._padding = Counter("emb_padding_tokens_total", "Padding sent through the model", registry=registry)
+
+        self._models = Info("emb_model", "The model behind an alias", ["alias"], registry=registry)
+
+    def show_models(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell which models are loaded: their facts by alias."""
+        self._models.clear()
+        for alias, facts in models.items():
+            shown = ("model", "version", "backend", "form")
+            self._models.labels(alias).info({name: str(facts[name]) for name in shown})
 
     def record_request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an answered request."""

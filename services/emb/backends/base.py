@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.wire.embeddings import InputType
 
 Vectors = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizedText:
-    """A text as the model reads it: special tokens included, cut to the model's length."""
-
-    ids: Sequence[int]
-    truncated: bool
-
-
 class EmbeddingBackend(Protocol):
-    """A loaded model. `embed` is called by the thread that loaded it and by no other; the rest by any thread."""
+    """A loaded model. `embed` is called by one thread at a time; the rest by any thread."""
 
     @property
     def version(self) -> str:
-        """Short hash of weights and configuration."""
+        """The same for models whose vectors may be compared."""
+
+    @property
+    def form(self) -> str:
+        """In which form the model runs here, such as `int8` or `f32`."""
 
     @property
     def dimension(self) -> int:

@@ -1,0 +1,110 @@
+"""A sentence-transformers model becomes one that EMB serves, or is refused with figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from services.cli.exit_codes import Exit
+from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
+from sluice.errors import Invalid
+from sluice.testing.service_process import running_service
+
+
+def tiny_model(folder: Path, *, dense: bool = False) -> Path:
+    """A transformer of random weights that knows the words of the shipped texts."""
+    torch.manual_seed(7)
+    words = sorted({word for text in shipped_texts(("en",)).to_calibrate for word in text.split()})
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        max_position_embeddings=128,
+    )
+    plain = folder.with_name(f"{folder.name}-plain")
+    BertModel(config).save_pretrained(plain)
+    fast.save_pretrained(plain)
+    first = Transformer(str(plain), max_seq_length=64)
+    modules = [first, Pooling(64, "mean")] + ([Dense(64, 32)] if dense else [])
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    return folder
+
+
+def sluice_models(models: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli.main", "models", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, "SLUICE_MODELS_FOLDER": str(models)},
+    )
+
+
+def test_a_model_is_converted_measured_and_served_beside_the_built_in_one(tmp_path: Path) -> None:
+    models, source = tmp_path / "models", tiny_model(tmp_path / "tiny")
+
+    added = sluice_models(models, "add", source, "--type", "embed", "--language", "en", "--allow-slower", "--json")
+
+    assert added.returncode == 0, added.stderr
+    entry = json.loads(added.stdout)
+    assert (entry["dimension"], entry["context"], entry["backend"]) == (64, 64, "openvino")
+    assert set(entry["measured"]) == {"cosine_mean", "cosine_p5", "recall_at_10"}
+    assert "f32: cosine 1.0000" in added.stderr
+    assert sluice_models(models, "activate", "tiny", "--alias", "tiny").returncode == 0
+    environment = {"SLUICE_MODELS_FOLDER": str(models)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*environment.popitem())
+        with running_service("emb") as service:
+            cards = {card["id"]: card for card in httpx.get(f"{service.url}/v1/models").json()["data"]}
+            body = {"model": "tiny", "input": "packages of Debian"}
+            embedded = httpx.post(f"{service.url}/v1/embeddings", json=body).json()
+    assert {alias: card["dimension"] for alias, card in cards.items()} == {"default": 384, "tiny": 64}
+    expected = SentenceTransformer(str(source), device="cpu").encode(["packages of Debian"], normalize_embeddings=True)
+    assert float(expected[0] @ torch.tensor(embedded["data"][0]["embedding"]).numpy()) > 0.98
+
+
+def test_a_model_of_another_kind_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    refused = sluice_models(tmp_path / "models", "add", tiny_model(tmp_path / "tiny", dense=True), "--type", "embed")
+
+    assert refused.returncode == Exit.FAILED
+    assert "Dense" in refused.stderr
+    assert "sentence_transformers" in refused.stderr
+
+
+def test_too_few_texts_to_judge_by_are_refused(tmp_path: Path) -> None:
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(f"A passage with number {n} about locks and sluices, and water." for n in range(30)))
+
+    with pytest.raises(Invalid, match="30 passages"):
+        texts_of(few)
+
+
+def test_texts_to_judge_by_are_never_among_those_to_calibrate_on() -> None:
+    texts = shipped_texts(("en",))
+
+    assert not set(texts.to_calibrate) & set(texts.to_judge)
+    assert len(texts.to_judge) > 400
