@@ -303,9 +303,32 @@ class LlmServiceSettings(Settings):
 
     host: str = "127.0.0.1"
     port: int = 8002
-    backend: str = Field("extractive", description="extractive (built in)")
+    backend: str = Field("extractive", description="extractive (built in, needs no model) or llama_cpp (GGUF)")
     model: str = "default"
+    model_path: Path | None = Field(None, description="The GGUF file that llama_cpp loads")
+    threads: int | None = Field(None, ge=1, description="Default: CPU affinity or cgroup quota, whichever is less")
+    sequences: int = Field(8, ge=1, le=8, description="Answers that llama_cpp writes at the same time")
+    context_tokens: int = Field(
+        8192, ge=256, description="Prompt and answer together, for each sequence; its memory is reserved at the start"
+    )
+    answer_tokens: int = Field(1024, ge=1, description="Length of an answer at most when the request does not say one")
+    inter_token_seconds: float = Field(
+        0.05,
+        gt=0,
+        description="Prompts are read beside running answers as long as these pause no longer than this",
+    )
+    prompt_cache_bytes: int = Field(
+        512 * 1024**2, ge=0, description="Memory for computed prompts that had to make room; 0: none is kept"
+    )
+    stuck_seconds: float = Field(
+        15.0, gt=0, description="A model that has made no step for this long is stuck: the service is not ready"
+    )
     queue_requests: int = Field(64, ge=1, description="Requests that may wait; more are refused with 429")
+    queue_tokens: int = Field(
+        262_144,
+        ge=1,
+        description="Tokens, to be read and to be written, that may wait; more is refused with 429",
+    )
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_prompt_tokens: int = Field(32_768, ge=256)
     max_request_bytes: int = Field(4 * 1024**2, ge=1, description="A larger body is refused with 413")
