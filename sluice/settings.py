@@ -275,6 +275,14 @@ class ApiSettings(Settings):
     )
 
 
+class ModelStoreSettings(Settings):
+    """Where models are."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_MODELS_")
+
+    folder: Path = Field(Path("models"), description="Models folder, with manifest.json; kept by `sluice models`")
+
+
 class EmbServiceSettings(Settings):
     """The EMB process."""
 

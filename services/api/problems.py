@@ -10,6 +10,7 @@ from typing import Final
 
 PROBLEMS: Final[dict[str, str]] = {
     "action_not_allowed": "The job's state does not accept this; `allowed_actions` says what it accepts.",
+    "alias_not_found": "No such alias of a model.",
     "broker_unavailable": "RabbitMQ does not answer. Work waits and goes on by itself.",
     "cache_unavailable": "Redis does not answer. Try again.",
     "completion_refused": "The language model refused the request for what it is; shorten the question.",
@@ -39,8 +40,12 @@ PROBLEMS: Final[dict[str, str]] = {
     "llm_unavailable": "LLM does not answer or is busy. The question is kept; ask again.",
     "maintenance": "The platform is being maintained. Try again after `retry_after` seconds.",
     "malformed": "The body is not JSON, or not a form, as the route wants it.",
+    "manifest_unreadable": "The manifest of the models folder is broken; `detail` says where.",
     "message_refused": "No worker could read the message. Run one version of workers and dispatcher, then replay.",
     "method_not_allowed": "The path exists, this method does not.",
+    "model_changed": "The files of the model are not those that were added. Add it again.",
+    "model_files_missing": "The files of the model are gone. Add it again.",
+    "model_not_found": "No such model; `detail` names those that there are.",
     "no_text": "The file has no text to search in. A scan needs OCR (`SLUICE_INGEST_OCR`).",
     "not_allowed": "Your role may not do this; `needed_role` says which may.",
     "not_authenticated": "No access token: sign in.",
@@ -62,6 +67,7 @@ PROBLEMS: Final[dict[str, str]] = {
     "too_large": "The upload is over the limit; `limit` and `actual` are in bytes.",
     "too_many_requests": "Wait `retry_after` seconds.",
     "unreadable": "The file cannot be turned into text.",
+    "unsafe_path": "A model leads out of the models folder or through a link, and is not read.",
     "unsupported_type": "Files of this type are not read, or the content is not what the name says.",
     "upload_contended": "Others upload to the same document all the time. Try again in a moment.",
     "upload_mismatch": "What was put at the presigned URL is not what was announced. Begin again.",

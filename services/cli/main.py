@@ -13,7 +13,7 @@ import typer
 import sluice
 from services.cli import account, answers
 from services.cli.client import Client
-from services.cli.commands import audit, dead_letters, docs, doctor, jobs, secrets, smoke, sources
+from services.cli.commands import audit, dead_letters, docs, doctor, jobs, models, secrets, smoke, sources
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_table
 from services.cli.uploads import files_in, upload_all
@@ -24,6 +24,7 @@ app.add_typer(docs.app, name="docs", help="Documents.")
 app.add_typer(jobs.app, name="jobs", help="Work on documents.")
 app.add_typer(dead_letters.app, name="dead-letters", help="Work that was given up.")
 app.add_typer(audit.app, name="audit", help="Who did what.")
+app.add_typer(models.app, name="models", help="Models on disk, and the aliases by which they are asked for.")
 app.add_typer(secrets.app, name="secrets", help="Passwords and keys of a deployment.")
 app.command()(smoke.smoke)
 app.command()(doctor.doctor)
