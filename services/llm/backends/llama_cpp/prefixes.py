@@ -42,7 +42,7 @@ class Placement:
 
 
 def common_prefix(some: Sequence[int], others: Sequence[int]) -> int:
-    """How many first tokens are the same."""
+    """How many first tokens are the same. Both are lists, or both are tuples."""
     low, high = 0, min(len(some), len(others))
     if some[:high] == others[:high]:
         return high
@@ -75,7 +75,7 @@ def place(
     emptiest = min(free, key=lambda sequence: (bool(resident[sequence]), free.index(sequence)))
     donor = max(range(len(resident)), key=lambda sequence: known[sequence])
     state = states.best(prompt)
-    saved = min(common_prefix(prompt, state), len(prompt) - 1)
+    saved = min(common_prefix(tuple(prompt), state), len(prompt) - 1)
     if max(known[donor], saved) < _WORTHWHILE:
         return Placement(emptiest)
     if saved > known[donor]:
@@ -99,7 +99,7 @@ class SavedStates:
 
     def worth_saving(self, tokens: Sequence[int]) -> bool:
         """Whether these tokens are many enough, and not the beginning of what is saved already."""
-        return len(tokens) >= _WORTHWHILE and common_prefix(tokens, self.best(tokens)) < len(tokens)
+        return len(tokens) >= _WORTHWHILE and common_prefix(tuple(tokens), self.best(tokens)) < len(tokens)
 
     def save(self, tokens: Sequence[int], state: bytes) -> None:
         """Keep a state, unless it is larger than all that may be kept."""
