@@ -25,6 +25,7 @@ from services.llm.host import ModelHost, ServedModel
 from services.llm.metrics import LlmMetrics
 from sluice import telemetry
 from sluice.errors import Invalid, NotFound, SluiceError
+from sluice.model_store.manifest import Version
 from sluice.settings import LlmServiceSettings
 from sluice.wire.asgi import (
     CLIENT_CLOSED_REQUEST,
@@ -78,6 +79,7 @@ def create_app(
             Route("/v1/completions", endpoints.completions, methods=["POST"]),
             Route("/tokenize", endpoints.tokenize, methods=["POST"]),
             Route("/v1/models", endpoints.models),
+            Route("/v1/models/{alias}:activate", endpoints.activate, methods=["POST"]),
             Route("/healthz", endpoints.healthz),
             Route("/readyz", endpoints.readyz),
             Route("/metrics", endpoints.metrics),
@@ -137,10 +139,24 @@ class Endpoints:
         card = CompletionModelCard(
             id=self._settings.model,
             created=self._since,
+            version=self._host.current.name,
             backend=self._host.current.backend.name,
             max_model_len=self._host.current.backend.context_tokens,
         )
         return JSONResponse(CompletionModelList(data=[card]).model_dump(mode="json"))
+
+    async def activate(self, request: Request) -> Response:
+        """`POST /v1/models/{alias}:activate` (internal): exchange the model while requests run.
+
+        The body may name one, `{"name": ..., "version": ...}`; without it, the one that the alias means now.
+        """
+        alias = request.path_params["alias"]
+        if alias != self._settings.model:
+            raise NotFound(f"No alias {alias!r}; this service has {self._settings.model!r}.", code="alias_not_found")
+        body = await read_body(request.stream(), self._settings.max_request_bytes)
+        wanted = validated(Version, json_object(body)) if body else None
+        served = await self._host.activate(wanted)
+        return JSONResponse({"alias": alias, "model": served.name})
 
     async def healthz(self, _: Request) -> Response:
         """The event loop is alive."""
@@ -173,7 +189,7 @@ class Endpoints:
         return wanted
 
     def _require_model(self, model: str) -> None:
-        if model not in (self._settings.model, self._host.current.backend.name):
+        if model not in (self._settings.model, self._host.current.name):
             raise NotFound(
                 f"No model {model!r}; this service has {self._settings.model!r}.", code="model_not_found", param="model"
             )
@@ -203,7 +219,7 @@ class Task:
     async def generation(self, model: ServedModel) -> tuple[Generation, Face]:
         """Have the model read the request; `Malformed` if it is not in order."""
         answer = await model.backend.prepare(self._prompt())
-        generation = Generation(model.backend.name, answer, stop=self._wanted.stop, metrics=self._metrics)
+        generation = Generation(model.name, answer, stop=self._wanted.stop, metrics=self._metrics)
         return generation, self._face(generation)
 
     def _prompt(self) -> Prompt:
@@ -229,10 +245,12 @@ def _sampling(wanted: ChatCompletionRequest | CompletionRequest) -> Sampling:
 async def _lifespan(host: ModelHost, on_failure: Callable[[], None], _: Starlette) -> AsyncIterator[None]:
     """Load the model beside the first requests, which are told to wait; free it at the end."""
     loading = asyncio.create_task(_load(host, on_failure))
+    following = asyncio.create_task(host.follow())
     try:
         yield
     finally:
-        await loading
+        following.cancel()
+        await asyncio.gather(loading, following, return_exceptions=True)
         await host.close()
 
 

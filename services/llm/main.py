@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
-from importlib import import_module
 from types import FrameType
-from typing import cast
 
 import uvicorn
 
 from services.llm.app import create_app
-from services.llm.host import Load, ModelHost, State
+from services.llm.catalog import catalog
+from services.llm.host import ModelHost, State
 from services.llm.metrics import LlmMetrics
 from sluice import telemetry
 from sluice.settings import LlmServiceSettings, SettingsError, TelemetrySettings, exit_with_reason
 from sluice.wire.asgi import Application
 
-# Each module has `loader(settings)`; only the one that is configured is imported.
-_BACKENDS = {
-    "extractive": "services.llm.backends.extractive",
-    "llama_cpp": "services.llm.backends.llama_cpp.backend",
-}
 _GRACE_SECONDS = 30
 
 
@@ -60,11 +53,11 @@ def main() -> None:
     try:
         settings = LlmServiceSettings.from_environment()
         telemetry.configure_logging("llm", TelemetrySettings.from_environment())
-        load = _load(settings)
+        models = catalog(settings)
     except SettingsError as error:
         exit_with_reason(error)
     metrics = LlmMetrics()
-    host = ModelHost(load, settings, metrics)
+    host = ModelHost(models, settings, metrics)
 
     def give_up() -> None:
         server.should_exit = True
@@ -73,14 +66,6 @@ def main() -> None:
     server.run()
     if host.state is State.FAILED:
         raise SystemExit(1)
-
-
-def _load(settings: LlmServiceSettings) -> Load:
-    module = _BACKENDS.get(settings.backend)
-    if module is None:
-        raise SettingsError(f"SLUICE_LLM_BACKEND is {settings.backend!r}; it can be {', '.join(_BACKENDS)}.")
-    loader = cast("Callable[[LlmServiceSettings], Load]", import_module(module).loader)
-    return loader(settings)
 
 
 if __name__ == "__main__":

@@ -255,6 +255,7 @@ class CompletionModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "sluice"
+    version: str
     backend: str
     max_model_len: int
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -25,6 +25,12 @@ class Llm:
     def __init__(self, service: ServiceProcess) -> None:
         self.service = service
         self.http = httpx.Client(base_url=service.url, timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
 
     def ask(self, question: str = "The locks of the canal", **body: Any) -> httpx.Response:
         return self.http.post("/v1/chat/completions", json=request(question, **body))

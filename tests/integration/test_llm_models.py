@@ -20,7 +20,7 @@ from sluice.testing.service_process import ServiceProcess, running_service
 from tests.gguf_models import SLOW, TINY, write_model
 from tests.integration.llm_models import Llm, chunks, request, streamed_text
 
-CONTEXT = 8192
+CONTEXT = 2048
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +35,26 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llm(tiny: Path) -> Iterator[Llm]:
-    with running_service("llm", backend="llama_cpp", model_path=tiny, context_tokens=CONTEXT) as service:
-        yield Llm(service)
+    with (
+        running_service("llm", backend="llama_cpp", model_path=tiny, context_tokens=CONTEXT) as service,
+        Llm(service) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="module")
 def slow_service(slow: Path) -> Iterator[ServiceProcess]:
     settings = {"sequences": 2, "queue_requests": 4, "stuck_seconds": 5, "reader_seconds": 2, "ping_seconds": 0.2}
-    with running_service("llm", backend="llama_cpp", model_path=slow, context_tokens=CONTEXT, **settings) as service:
+    with running_service("llm", backend="llama_cpp", model_path=slow, context_tokens=8192, **settings) as service:
         yield service
 
 
 @pytest.fixture
 def slow_llm(slow_service: ServiceProcess) -> Iterator[Llm]:
     """Two sequences, four places in the queue, and a model that is caught at work."""
-    llm = Llm(slow_service)
-    yield llm
-    llm.until_idle()
+    with Llm(slow_service) as client:
+        yield client
+        client.until_idle()
 
 
 # What it says.
@@ -139,7 +142,7 @@ def test_json_follows_its_schema(llm: Llm) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "state", "schema": schema}}
 
     with ThreadPoolExecutor(4) as clients:
-        texts = list(clients.map(lambda n: llm.text(response_format=form, temperature=1, seed=n), range(8)))
+        texts = list(clients.map(lambda n: llm.text(response_format=form, temperature=1, seed=n), range(4)))
 
     for text in texts:
         state = json.loads(text)
@@ -220,7 +223,7 @@ def test_a_file_that_is_no_model_ends_the_service_with_a_sentence(damage: str, t
         file.write_bytes(damaged[damage])
 
     with (
-        pytest.raises(RuntimeError, match=r"model\.load_failed.*model\.gguf"),
+        pytest.raises(RuntimeError, match=r"(?s)(?=.*model\.load_failed)(?=.*model\.gguf)"),
         running_service("llm", backend="llama_cpp", model_path=file),
     ):
         pass
@@ -276,16 +279,8 @@ def test_who_leaves_while_another_prompt_is_read_does_not_wedge_the_service(slow
     assert slow_llm.http.get("/readyz").status_code == 200
 
 
-def test_a_reader_that_stalls_pauses_its_own_answer_and_loses_it(slow_llm: Llm) -> None:
-    with slow_llm.connected("stalled", stream=True, max_tokens=8000):
-        slow_llm.until(lambda s: s["active"])
-        assert slow_llm.text("brisk", max_tokens=5)
-        # Nobody reads: buffers fill, the answer pauses, and after `reader_seconds` it is given up.
-        slow_llm.until(lambda s: s["active"] == 0)
-
-
 def test_a_prompt_that_takes_long_to_read_is_accompanied_by_comments(slow_llm: Llm) -> None:
-    with slow_llm.http.stream("POST", "/v1/chat/completions", json=request("a long prompt " * 480, stream=True, max_tokens=2)) as answer:  # fmt: skip
+    with slow_llm.http.stream("POST", "/v1/chat/completions", json=request("what nobody said before " * 60, stream=True, max_tokens=2)) as answer:  # fmt: skip
         lines = list(answer.iter_lines())
 
     assert ": ping" in lines
@@ -369,8 +364,11 @@ def test_a_process_that_is_stopped_is_not_ready_and_goes_on_when_continued(slow_
 
 def test_sigterm_lets_eight_streams_end_and_refuses_new_work(slow: Path) -> None:
     """Complaint 2."""
-    with running_service("llm", backend="llama_cpp", model_path=slow) as service, ThreadPoolExecutor(8) as clients:
-        llm = Llm(service)
+    with (
+        running_service("llm", backend="llama_cpp", model_path=slow) as service,
+        Llm(service) as llm,
+        ThreadPoolExecutor(8) as clients,
+    ):
         running = [clients.submit(llm.ask, f"stream {n}", stream=True, max_tokens=120) for n in range(8)]
         llm.until(lambda s: s["active"] == 8)
         service.terminate()

@@ -15,6 +15,8 @@ import uvicorn
 
 from services.llm.app import create_app
 from services.llm.backends.base import Facts, Piece, Prompt
+from services.llm.candidate import Candidate
+from services.llm.catalog import FixedModel
 from services.llm.host import ModelHost
 from services.llm.metrics import LlmMetrics
 from sluice.settings import LlmServiceSettings
@@ -112,7 +114,7 @@ def text_of(chunks: list[Any]) -> str:
 async def serving(slots: int, **settings: Any) -> AsyncIterator[Served]:
     config = LlmServiceSettings(port=free_port(), **settings)
     metrics, backend = LlmMetrics(), GatedBackend(slots)
-    host = ModelHost(lambda: backend, config, metrics)
+    host = ModelHost(FixedModel(Candidate("gated", lambda: backend)), config, metrics)
     app = create_app(config, host, metrics, on_failure=lambda: pytest.fail("not loaded"))
     server = uvicorn.Server(uvicorn.Config(app, host=config.host, port=config.port, log_config=None))
     running = asyncio.create_task(server.serve())

@@ -45,6 +45,9 @@ class FakeContext:
         self.threads: set[int] = set()
         self.closed = False
 
+    def self_test(self) -> None:
+        pass
+
     def decode(self, rows: Sequence[Row]) -> int:
         self.gate.wait(20)
         self.threads.add(threading.get_ident())

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 
-from services.llm.backends.base import CompletionBackend, Facts, Piece, Prompt
+from services.llm.backends.base import Facts, Piece, Prompt
+from services.llm.candidate import Candidate
 from services.llm.extraction import Quote, select_quotes
 from sluice.settings import LlmServiceSettings
 from sluice.wire.asgi import Malformed
@@ -31,9 +32,9 @@ _NO_PASSAGES = {
 }
 
 
-def loader(settings: LlmServiceSettings) -> Callable[[], CompletionBackend]:
-    """What makes the backend; it needs no files."""
-    return partial(ExtractiveBackend, settings.max_prompt_tokens)
+def candidate(settings: LlmServiceSettings) -> Candidate:
+    """The backend; it needs no files."""
+    return Candidate(ExtractiveBackend.name, partial(ExtractiveBackend, settings.max_prompt_tokens))
 
 
 class ExtractiveBackend:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from services.llm.backends.base import CompletionBackend, Facts, Piece, Prompt
+from services.llm.backends.base import Facts, Piece, Prompt
 from services.llm.backends.llama_cpp.answer import Order
 from services.llm.backends.llama_cpp.engine import Engine
 from services.llm.backends.llama_cpp.errors import ModelUnusable
 from services.llm.backends.llama_cpp.grammar import checked
 from services.llm.backends.llama_cpp.json_schema import grammar_for, grammar_for_any_object
 from services.llm.backends.llama_cpp.native import NativeContext, NativeModel
+from services.llm.backends.llama_cpp.size import needed_bytes
 from services.llm.backends.llama_cpp.stream import Stream
 from services.llm.backends.llama_cpp.template import ChatTemplate
+from services.llm.candidate import Candidate
 from sluice.settings import LlmServiceSettings, SettingsError
 from sluice.threads import usable_threads
 from sluice.wire.asgi import Malformed
@@ -137,11 +139,12 @@ class LlamaCppAnswer:
             self._engine.cancel(self._order)
 
 
-def loader(settings: LlmServiceSettings) -> Callable[[], CompletionBackend]:
-    """What loads the model of `SLUICE_LLM_MODEL_PATH`."""
-    if settings.model_path is None:
+def candidate(settings: LlmServiceSettings) -> Candidate:
+    """The model of `SLUICE_LLM_MODEL_PATH`."""
+    file = settings.model_path
+    if file is None:
         raise SettingsError("SLUICE_LLM_BACKEND is llama_cpp, so SLUICE_LLM_MODEL_PATH must name a GGUF file.")
-    return partial(LlamaCppBackend, settings.model_path, settings)
+    return Candidate(file.stem, partial(LlamaCppBackend, file, settings), partial(needed_bytes, file, settings))
 
 
 def _template(model: NativeModel, file: Path) -> ChatTemplate | None:

@@ -34,6 +34,9 @@ class Context(Memory, Protocol):
     def sequences(self) -> int:
         """How many answers it has room for."""
 
+    def self_test(self) -> None:
+        """Raise what is wrong with it, if anything is."""
+
     def decode(self, rows: Sequence[Row]) -> int:
         """Compute a batch. 0: done; 1: no room, nothing changed; anything else: failed."""
 
@@ -134,7 +137,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            context = self._open_context()
+            context = self._opened_context()
         except BaseException as error:  # noqa: BLE001 - told to whoever starts the thread
             self._opening_failed = error
             self._opened.set()
@@ -153,6 +156,15 @@ class Engine:
             self._fail(list(self._answers), TemporarilyUnavailable("The model has been stopped.", code="llm_stopped"))
             self._hand_over()
             context.close()
+
+    def _opened_context(self) -> Context:
+        context = self._open_context()
+        try:
+            context.self_test()
+        except BaseException:
+            context.close()
+            raise
+        return context
 
     def _next_turn(self) -> bool:
         """Wait until there is something to do; False at the end."""

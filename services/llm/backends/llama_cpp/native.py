@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import llama_cpp
+import numpy as np
 
 from services.llm.backends.base import Sampling
 from services.llm.backends.llama_cpp.errors import ModelUnusable
@@ -21,6 +22,8 @@ from services.llm.backends.llama_cpp.steps import LARGEST_STEP
 from sluice import telemetry
 
 _LEVEL_ERROR: Final = 3
+_TEST_TOKENS: Final = 8
+_FACT_BYTES: Final = 256
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # of ctypes
@@ -40,10 +43,11 @@ _open_library()
 class NativeModel:
     """Weights, vocabulary and chat template of a GGUF file. The vocabulary may be used by any thread."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, vocabulary_only: bool = False) -> None:
         """Map the file into memory; `ModelUnusable` if it is none, or cut short."""
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = 0
+        parameters.vocab_only = vocabulary_only
         if not file.is_file():
             raise ModelUnusable(f"There is no file {file}. Put the model there, or correct SLUICE_LLM_MODEL_PATH.")
         self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), parameters)
@@ -121,6 +125,12 @@ class NativeModel:
         template = llama_cpp.llama_model_chat_template(self._model, None)
         return template.decode() if template else None
 
+    def fact(self, name: str) -> str | None:
+        """What the file says of itself under this name, if it does."""
+        buffer = ctypes.create_string_buffer(_FACT_BYTES)
+        length = llama_cpp.llama_model_meta_val_str(self._model, name.encode(), buffer, _FACT_BYTES)
+        return buffer.value.decode(errors="replace") if length >= 0 else None
+
     @property
     def begin_token(self) -> str:
         """What stands before every text, for templates that write it."""
@@ -176,6 +186,30 @@ class NativeContext:
             batch.seq_id[index][0] = row.sequence
             batch.logits[index] = row.wanted
         return int(llama_cpp.llama_decode(self._context, batch))
+
+    def self_test(self) -> None:
+        """Write the same few tokens twice; `ModelUnusable` if they differ, or if a logit is no number.
+
+        It also touches every weight, so that no request waits for the disk.
+        """
+        if self._written() != self._written():
+            raise ModelUnusable("The model does not write the same twice. Its file, or this machine, is broken.")
+
+    def _written(self) -> list[int]:
+        tokens = [1 + number % (self._model.vocabulary_size - 1) for number in range(_TEST_TOKENS)]
+        rows = [Row(token, place, 0, place == _TEST_TOKENS - 1) for place, token in enumerate(tokens)]
+        found: list[int] = []
+        while len(found) < _TEST_TOKENS:
+            if self.decode(rows):
+                raise ModelUnusable("The model does not compute.")
+            size = self._model.vocabulary_size
+            logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, len(rows) - 1), shape=(size,))
+            if not np.isfinite(logits).all():
+                raise ModelUnusable("The model computes what is no number. Its file is broken, or not for llama.cpp.")
+            found.append(int(logits.argmax()))
+            rows = [Row(found[-1], _TEST_TOKENS + len(found) - 1, 0, wanted=True)]
+        self.forget(0, 0)
+        return found
 
     def sampler(self, sampling: Sampling, grammar: str | None) -> Sampler:
         """Chooses the tokens of one answer; close it before the context."""
