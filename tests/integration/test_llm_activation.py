@@ -100,22 +100,21 @@ def test_the_manifest_is_followed_there_and_back(llm: Llm, store: ModelStore) ->
     assert (card["id"], card["version"], card["backend"]) == ("default", "blue@1", "llama_cpp")
 
 
-@pytest.mark.parametrize(
-    ("wanted", "status", "code"),
-    [
+def test_a_model_that_cannot_answer_changes_nothing(llm: Llm) -> None:
+    before = llm.text(max_tokens=5)
+
+    for wanted, status, code in (
         ({"name": "broken", "version": "1"}, 409, "model_unusable"),
         ({"name": "infinite", "version": "1"}, 409, "model_unusable"),
         ({"name": "nobody", "version": "1"}, 404, "model_not_found"),
         ({"name": "../blue", "version": "1"}, 422, "invalid"),
         ({"name": "green"}, 422, "invalid"),
-    ],
-)
-def test_a_model_that_cannot_answer_changes_nothing(llm: Llm, wanted: dict[str, str], status: int, code: str) -> None:
-    before = llm.text(max_tokens=5)
+    ):
+        found, problem = activate(llm, wanted)
+        assert (found, problem["code"]) == (status, code)
+    status, problem = activate(llm, alias="another")
+    assert (status, problem["code"]) == (404, "alias_not_found")
 
-    found, problem = activate(llm, wanted)
-
-    assert (found, problem["code"]) == (status, code)
     assert llm.text(max_tokens=5) == before
     assert llm.http.get("/readyz").status_code == 200
 
@@ -140,12 +139,6 @@ def test_a_manifest_that_leads_to_a_broken_model_is_reported_and_the_old_model_g
 
     assert "broken.gguf" in llm.until(lambda s: s["refused"])["refused"]
     assert llm.text(max_tokens=2)
-
-
-def test_an_alias_that_this_service_does_not_have_is_not_found(llm: Llm) -> None:
-    status, problem = activate(llm, alias="another")
-
-    assert (status, problem["code"]) == (404, "alias_not_found")
 
 
 def test_models_that_left_give_their_memory_back(llm: Llm) -> None:

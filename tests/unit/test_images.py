@@ -35,7 +35,12 @@ STARTED = {
     "api": ["services.api.main", "services.api.prepare", "services.cli.main", "migrations.env"],
     "workers": ["services.workers.main", "services.workers.dispatcher"],
     "emb": ["services.emb.main", "services.emb.backends.sentence_transformers"],
-    "llm": ["services.llm.main", "services.llm.backends.extractive", "services.llm.backends.llama_cpp.backend"],
+    "llm": [
+        "services.llm.main",
+        "services.llm.backends.extractive",
+        "services.llm.backends.llama_cpp.backend",
+        "services.llm.backends.remote.backend",
+    ],
 }
 
 each_image = pytest.mark.parametrize("target", FOREIGN)
