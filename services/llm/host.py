@@ -12,7 +12,7 @@ from typing import Any, Final
 from services.llm.backends.base import CompletionBackend
 from services.llm.candidate import Candidate
 from services.llm.catalog import Catalog
-from services.llm.memory import available_bytes
+from services.llm.memory import available_bytes, give_back_free_memory
 from services.llm.metrics import LlmMetrics
 from services.llm.scheduler import Scheduler
 from sluice import telemetry
@@ -215,4 +215,5 @@ class ModelHost:
             await served.unused.wait()
         finally:
             await served.backend.close()
+        await asyncio.to_thread(give_back_free_memory)
         telemetry.logger().info("model.freed", model=served.name)

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import pytest
 
-from services.llm.backends.llama_cpp.steps import LARGEST_STEP, Pace, Share, shares
+from services.llm.backends.llama_cpp.steps import LARGEST_STEP, Pace, Turns
 
 
-def test_prompts_get_equal_shares_and_nobody_more_than_is_left() -> None:
-    unread = [Share(0, 500), Share(1, 3), Share(2, 500)]
+def test_short_prompts_are_read_one_after_the_other() -> None:
+    turns = Turns()
 
-    given = {share.sequence: share.tokens for share in shares(unread, 43, turn=0)}
-
-    assert given == {0: 20, 1: 3, 2: 20}
-
-
-def test_what_does_not_divide_evenly_goes_round() -> None:
-    unread = [Share(sequence, 100) for sequence in range(3)]
-
-    totals = {0: 0, 1: 0, 2: 0}
-    for turn in range(3):
-        for share in shares(unread, 10, turn):
-            totals[share.sequence] += share.tokens
-
-    assert totals == {0: 10, 1: 10, 2: 10}
+    assert turns.shares({0: 130, 1: 130, 2: 130}, 200) == {0: 130, 1: 70}
+    assert turns.shares({1: 60, 2: 130}, 200) == {1: 60, 2: 130}
 
 
-def test_a_budget_smaller_than_the_number_of_prompts_goes_round() -> None:
-    unread = [Share(sequence, 100) for sequence in range(8)]
+def test_a_long_prompt_lets_others_have_their_turn() -> None:
+    turns, left = Turns(), {0: 2000, 1: 100, 2: 600}
+    order = []
 
-    served = {share.sequence for turn in range(8) for share in shares(unread, 1, turn)}
+    while left:
+        for sequence, tokens in turns.shares(left, 64).items():
+            order.append(sequence)
+            left[sequence] -= tokens
+        left = {sequence: tokens for sequence, tokens in left.items() if tokens}
 
-    assert served == set(range(8))
+    assert [sequence for sequence, _ in groupby(order)] == [0, 1, 2, 0, 2, 0, 2, 0]
 
 
-@pytest.mark.parametrize(("unread", "budget"), [([], 10), ([Share(0, 5)], 0)])
-def test_nothing_comes_of_nothing(unread: list[Share], budget: int) -> None:
-    assert shares(unread, budget, turn=7) == []
+def test_a_newcomer_stands_at_the_end_and_who_leaves_is_forgotten() -> None:
+    turns = Turns()
+    turns.shares({3: 500, 1: 500}, 100)
+
+    assert turns.shares({3: 400, 1: 500, 0: 50}, 200) == {3: 156, 1: 44}
+    assert turns.shares({0: 50, 3: 200}, 100) == {3: 50, 0: 50}
+
+
+@pytest.mark.parametrize("budget", [1, 7, 256])
+def test_the_budget_is_spent_as_long_as_something_is_left(budget: int) -> None:
+    assert sum(Turns().shares({0: 3, 1: 500, 2: 9}, budget).values()) == budget
+    assert Turns().shares({0: 3}, budget) == {0: min(3, budget)}
+
+
+@pytest.mark.parametrize(("unread", "budget"), [({}, 10), ({0: 5}, 0)])
+def test_nothing_comes_of_nothing(unread: dict[int, int], budget: int) -> None:
+    assert Turns().shares(unread, budget) == {}
 
 
 def a_pace(target: float = 0.05, stuck: float = 15.0) -> Pace:
@@ -48,15 +57,19 @@ def a_pace(target: float = 0.05, stuck: float = 15.0) -> Pace:
 
 
 def test_nobody_is_disturbed_while_nobody_writes() -> None:
-    assert Pace(0.05, 15).budget(writers=0) == LARGEST_STEP
-    assert a_pace().budget(writers=0) == LARGEST_STEP
+    assert Pace(0.05, 15).budget(writers=0, readers=1) == LARGEST_STEP
+    assert a_pace().budget(writers=0, readers=1) == LARGEST_STEP
 
 
 def test_beside_running_answers_a_prompt_gets_what_time_is_left() -> None:
     # Twice the usual 40 ms: 40 ms are left, 4 ms each.
-    assert a_pace().budget(writers=4) == 10
+    assert a_pace().budget(writers=4, readers=1) == 10
     # The pauses may be 120 ms long: 80 ms are left.
-    assert a_pace(target=0.121).budget(writers=4) == 20
+    assert a_pace(target=0.121).budget(writers=4, readers=1) == 20
+
+
+def test_a_prompt_is_read_no_slower_when_others_come() -> None:
+    assert a_pace(target=0.121).budget(writers=4, readers=3) == 60
 
 
 def test_a_prompt_always_goes_on() -> None:
@@ -64,14 +77,14 @@ def test_a_prompt_always_goes_on() -> None:
     slow.record(writers=1, read=0, seconds=0.2)
     slow.record(writers=1, read=1, seconds=2.0)
 
-    assert slow.budget(writers=1) >= 1
+    assert slow.budget(writers=1, readers=1) >= 1
 
 
 def test_no_step_is_so_long_that_the_watchdog_would_bark() -> None:
     large = Pace(0.05, stuck_seconds=8)
     large.record(writers=0, read=256, seconds=25.6)
 
-    assert large.budget(writers=0) == 20
+    assert large.budget(writers=0, readers=1) == 20
 
 
 def test_the_pace_follows_the_machine() -> None:
@@ -79,4 +92,4 @@ def test_the_pace_follows_the_machine() -> None:
     for _ in range(30):
         pace.record(writers=4, read=10, seconds=0.240)
 
-    assert pace.budget(writers=4) < 5
+    assert pace.budget(writers=4, readers=1) < 5

@@ -16,7 +16,7 @@ from services.llm.backends.llama_cpp.errors import DecodeFailed, GrammarExhauste
 from services.llm.backends.llama_cpp.prefixes import SavedStates
 from services.llm.backends.llama_cpp.rows import Row, rows_of
 from services.llm.backends.llama_cpp.seats import Memory, Seats
-from services.llm.backends.llama_cpp.steps import Pace, Share, shares
+from services.llm.backends.llama_cpp.steps import Pace, Turns
 from services.llm.backends.llama_cpp.stream import Item, Stream
 from sluice import telemetry
 from sluice.errors import SluiceError, TemporarilyUnavailable
@@ -76,6 +76,7 @@ class Engine:
         self._vocabulary = vocabulary
         self._stuck_seconds = stuck_seconds
         self._pace = Pace(target_seconds, stuck_seconds)
+        self._turns = Turns()
         self._states = SavedStates(saved_bytes)
         self._orders: deque[Order] = deque()
         self._answers: list[Answer] = []
@@ -203,8 +204,8 @@ class Engine:
         if not going_on:
             return
         writers = sum(1 for answer in going_on if answer.next_token is not None)
-        unread = [Share(answer.sequence, answer.unread) for answer in going_on if answer.unread]
-        parts = {part.sequence: part.tokens for part in shares(unread, self._pace.budget(writers), self._steps)}
+        unread = {answer.sequence: answer.unread for answer in going_on if answer.unread}
+        parts = self._turns.shares(unread, self._pace.budget(writers, len(unread))) if unread else {}
         # In the order of their sequences: llama.cpp computes neighbours together.
         batch = [answer for answer in going_on if answer.next_token is not None or answer.sequence in parts]
         began = time.monotonic()

@@ -6,12 +6,15 @@ the time that a step may take goes to the prompts that wait to be read, in equal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 LARGEST_STEP: Final = 256
 """Prompt tokens of a step at most. Larger ones gain nothing (285 tokens/s at 128, 231 at 512) and delay a cancel."""
+
+TURN: Final = 256
+"""Tokens that a prompt reads at most before the next one has its turn."""
 
 _SMALLEST_STEP: Final = 4
 # Running answers may come half as fast as usual while a prompt is read.
@@ -21,31 +24,47 @@ _WEIGHT_OF_NEWEST: Final = 0.3
 _STEPS_PER_BEAT: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """So many tokens of the prompt in this sequence."""
+class Turns:
+    """Who reads next: one prompt after the other, and a long one only so much before the next has its turn.
 
-    sequence: int
-    tokens: int
-
-
-def shares(unread: Sequence[Share], budget: int, turn: int) -> list[Share]:
-    """How much of each unread prompt the next step reads.
-
-    `unread` says what is left of each prompt, `turn` counts steps: whoever comes first changes with it, so that the
-    tokens that do not divide evenly, and budgets smaller than the number of prompts, go round.
+    To read all at once in equal parts would let everybody wait for the last one.
     """
-    first = turn % len(unread) if unread else 0
-    waiting = [*unread[first:], *unread[:first]]
-    given = dict.fromkeys((share.sequence for share in waiting), 0)
-    while budget and waiting:
-        fair = max(1, budget // len(waiting))
-        for share in waiting:
-            tokens = min(fair, share.tokens - given[share.sequence], budget)
-            given[share.sequence] += tokens
+
+    def __init__(self) -> None:
+        self._line: deque[int] = deque()
+        """Sequences, the one whose turn it is first."""
+        self._used = 0
+        """Tokens that it has read in this turn."""
+
+    def shares(self, unread: Mapping[int, int], budget: int) -> dict[int, int]:
+        """How many tokens of each prompt the next step reads. `unread` says what is left of each, by sequence."""
+        self._meet(unread)
+        given: dict[int, int] = {}
+        while budget and self._line:
+            sequence = self._line[0]
+            left = unread[sequence] - given.get(sequence, 0)
+            tokens = min(left, budget, TURN - self._used)
+            given[sequence] = given.get(sequence, 0) + tokens
             budget -= tokens
-        waiting = [share for share in waiting if given[share.sequence] < share.tokens]
-    return [Share(sequence, tokens) for sequence, tokens in given.items() if tokens]
+            self._used += tokens
+            if tokens == left:
+                self._next(again=False)
+            elif self._used == TURN:
+                self._next(again=True)
+        return given
+
+    def _meet(self, unread: Mapping[int, int]) -> None:
+        """Forget who has gone, and let newcomers stand at the end."""
+        if self._line and self._line[0] not in unread:
+            self._used = 0
+        self._line = deque(sequence for sequence in self._line if sequence in unread)
+        self._line.extend(sequence for sequence in unread if sequence not in self._line)
+
+    def _next(self, *, again: bool) -> None:
+        sequence = self._line.popleft()
+        if again:
+            self._line.append(sequence)
+        self._used = 0
 
 
 class Pace:
@@ -78,15 +97,18 @@ class Pace:
         """Time that one more prompt token adds to a step, if known."""
         return self._read_seconds
 
-    def budget(self, writers: int) -> int:
-        """Prompt tokens that the next step may read beside so many running answers."""
+    def budget(self, writers: int, readers: int) -> int:
+        """Prompt tokens that the next step may read, for so many prompts beside so many running answers.
+
+        Each prompt adds as much time as a single one would, so that it is read no slower when others come; running
+        answers wait for all of them.
+        """
         if self._read_seconds is None:
             return LARGEST_STEP if not writers else 8 * _SMALLEST_STEP
-        if not writers:
-            seconds = self._longest_step
-        else:
+        seconds = self._longest_step
+        if writers:
             writing = self.write_seconds(writers)
-            seconds = min(max(self._target, _SLOW_DOWN * writing) - writing, self._longest_step)
+            seconds = min(readers * (max(self._target, _SLOW_DOWN * writing) - writing), seconds)
         return max(_SMALLEST_STEP, min(LARGEST_STEP, int(seconds / self._read_seconds)))
 
 
