@@ -44,7 +44,10 @@ class JobWorld:
 
     def _act(self, action: Action, job_id: UUID, *, in_bulk: bool) -> bool:
         """Do it if the job's state allows it, and be refused if not; whether it was done."""
-        allowed = action in ALLOWED_ACTIONS[JobState(self._now.jobs[job_id]["state"])]
+        job = self._now.jobs[job_id]
+        # In bulk, one that was asked to stop already is not counted: nothing about it would change.
+        changes = not (in_bulk and action is Action.CANCEL and job["cancel_requested_at"] is not None)
+        allowed = changes and action in ALLOWED_ACTIONS[JobState(job["state"])]
         with self._bench.session() as session:
             if in_bulk and action is Action.CANCEL:
                 done = bool(actions.cancel_all(session, [job_id]))
