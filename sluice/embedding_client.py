@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -62,10 +62,11 @@ class EmbeddingClient(Protocol):
 class HttpEmbeddingClient:
     """An `EmbeddingClient` over HTTP. One may be used by many threads."""
 
-    def __init__(self, settings: EmbeddingClientSettings) -> None:
-        self._alias = settings.alias
+    def __init__(self, settings: EmbeddingClientSettings, *, alias: str | None = None, url: str | None = None) -> None:
+        """For the default model, unless `alias` and `url` say otherwise."""
+        self._alias = alias or settings.alias
         self._http = httpx.Client(
-            base_url=settings.url, timeout=httpx.Timeout(settings.timeout, connect=_CONNECT_SECONDS)
+            base_url=url or settings.url, timeout=httpx.Timeout(settings.timeout, connect=_CONNECT_SECONDS)
         )
         self._lock = threading.Lock()
         self._model: EmbeddingModel | None = None
@@ -138,6 +139,15 @@ class HttpEmbeddingClient:
         if response.is_success or response.status_code == httpx.codes.NOT_MODIFIED:
             return response
         raise _refusal(response)
+
+
+def embedding_clients(settings: EmbeddingClientSettings) -> Mapping[str, EmbeddingClient]:
+    """A client for each alias that chunks and questions are embedded under, the default one first."""
+    further = {
+        alias: HttpEmbeddingClient(settings, alias=alias, url=model.url)
+        for alias, model in settings.more_aliases.items()
+    }
+    return {settings.alias: HttpEmbeddingClient(settings), **further}
 
 
 def _refusal(response: httpx.Response) -> Invalid | TemporarilyUnavailable:

@@ -47,6 +47,7 @@ PROBLEMS: Final[dict[str, str]] = {
     "method_not_allowed": "The path exists, this method does not.",
     "model_changed": "The files of the model are not those that were added. Add it again.",
     "model_files_missing": "The files of the model are gone. Add it again.",
+    "models_folder_unusable": "The API has no models folder, or may not change it; `detail` says which and what to do.",
     "model_not_found": "No such model; `detail` names those that there are.",
     "no_text": "The file has no text to search in. A scan needs OCR (`SLUICE_INGEST_OCR`).",
     "not_allowed": "Your role may not do this; `needed_role` says which may.",

@@ -22,13 +22,23 @@ rankings = st.dictionaries(
 
 
 def test_a_model_that_does_not_read_the_language_does_not_outvote_the_words() -> None:
-    reads, does_not = weights_for("en", ["en"]), weights_for("ru", ["en"])
+    reads, does_not = weights_for("en", {"dense": ["en"]}), weights_for("ru", {"dense": ["en"]})
 
     assert reads["dense"] >= reads["words"]
     assert does_not["dense"] < does_not["words"]
     for weights in (reads, does_not):
         assert sum(weights.values()) == pytest.approx(1)
         assert weights.keys() == {"dense", "words", "grams"}
+
+
+def test_models_that_read_the_language_share_the_weight_of_meaning_and_the_others_have_none() -> None:
+    read_by = {"dense": ["en"], "dense:fast": ["en"], "dense:world": ["en", "ru"]}
+
+    english, russian, german = (weights_for(language, read_by) for language in ("en", "ru", "de"))
+
+    assert english == pytest.approx({"words": 0.25, "grams": 0.25} | dict.fromkeys(read_by, 0.5 / 3))
+    assert russian == pytest.approx({"words": 0.25, "grams": 0.25, "dense:world": 0.5})
+    assert german == pytest.approx({"words": 0.4, "grams": 0.4} | dict.fromkeys(read_by, 0.2 / 3))
 
 
 def test_legs_of_different_scales_count_by_their_weights_alone() -> None:

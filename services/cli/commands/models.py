@@ -1,25 +1,32 @@
-"""`sluice models`: works on the models folder, without the API."""
+"""`sluice models`: works on the models folder; only what is outdated is asked of the API."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
+from services.cli import account
+from services.cli.client import Client
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_table, size
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
 from sluice.embedding_models.converter import convert
 from sluice.embedding_models.layout import is_converted, read_model
 from sluice.errors import Conflict, NotFound, SluiceError
-from sluice.model_store.manifest import Manifest, ModelEntry, ModelType, Version
+from sluice.model_store.manifest import Manifest, ModelEntry, ModelType
 from sluice.model_store.store import Description, ModelStore
 from sluice.settings import ModelStoreSettings
+
+# EMB looks at the models folder every few seconds, and reads, warms and tests a model before it serves it.
+_PATIENCE: Final = 30.0
+_BETWEEN_LOOKS: Final = 1.0
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -101,8 +108,8 @@ def verify(
     """Compare size and SHA-256 of the files with what was added. Exit status 1 if any model has changed."""
     with _store(folder) as store:
         manifest = store.manifest()
-        entries = [_entry(manifest, model)] if model else list(manifest.models)
-        wrong = [(entry.key, reason) for entry in entries if (reason := _what_is_wrong(store, entry))]
+        entries = [manifest.named(model)] if model else list(manifest.models)
+        wrong = [(entry.key, reason) for entry in entries if (reason := store.what_is_wrong(entry))]
     if as_json:
         show_json({"verified": len(entries) - len(wrong), "wrong": {str(key): reason for key, reason in wrong}})
     else:
@@ -120,9 +127,10 @@ def activate(
 ) -> None:
     """Let an alias mean this model. Services that run load it beside the old one, test it, and change over."""
     with _store(folder) as store:
-        entry = _entry(store.manifest(), model)
+        entry = store.manifest().named(model)
         after = store.activate(alias, entry.key)
     _say_what_it_means(after, entry.type, alias)
+    _offer_reindex(after, entry.type, alias)
 
 
 @app.command()
@@ -136,6 +144,18 @@ def rollback(
     with _store(folder) as store:
         after = store.rollback(wanted, alias)
     _say_what_it_means(after, wanted, alias)
+    _offer_reindex(after, wanted, alias)
+
+
+@app.command()
+def outdated(as_json: JsonOption = False) -> None:
+    """List the sources with documents that the embedding models of now have not embedded. Asks the API."""
+    with Client(account.load()) as client:
+        found = client.call("GET", "/api/admin/models/outdated")
+    if as_json:
+        show_json(found)
+        return
+    _show_outdated(found)
 
 
 @app.command()
@@ -152,7 +172,7 @@ def drop(
 def remove(model: ModelArgument, folder: FolderOption = None) -> None:
     """Delete a model that no alias means or can be rolled back to."""
     with _store(folder) as store:
-        entry = _entry(store.manifest(), model)
+        entry = store.manifest().named(model)
         store.remove(entry.key)
     say(f"{entry.key} is gone.")
 
@@ -206,11 +226,6 @@ def _as_converted(folder: Path, described: Description) -> Description:
     )
 
 
-def _entry(manifest: Manifest, model: str) -> ModelEntry:
-    name, _, version = model.partition("@")
-    return manifest.entry(Version(name=name, version=version)) if version else manifest.only_version(name)
-
-
 def _type(given: str) -> ModelType:
     if given == "embed":
         return "embed"
@@ -219,26 +234,55 @@ def _type(given: str) -> ModelType:
     raise CommandError(f"--type is {given}; it can be embed or llm.", Exit.USAGE)
 
 
-def _what_is_wrong(store: ModelStore, entry: ModelEntry) -> str | None:
-    try:
-        store.verified(entry)
-    except SluiceError as error:
-        return error.detail
-    return None
-
-
-def _aliases(manifest: Manifest, entry: ModelEntry) -> Iterator[str]:
-    for name, alias in manifest.aliases.get(entry.type, {}).items():
-        if alias.active == entry.key:
-            yield name
-        elif alias.previous == entry.key:
-            yield f"{name} (previous)"
+def _aliases(manifest: Manifest, entry: ModelEntry) -> list[str]:
+    return [name if role == "active" else f"{name} ({role})" for name, role in manifest.meant_by(entry).items()]
 
 
 def _as_json(manifest: Manifest, entry: ModelEntry) -> dict[str, object]:
-    return {**entry.model_dump(mode="json"), "aliases": list(_aliases(manifest, entry))}
+    return {**entry.model_dump(mode="json"), "aliases": _aliases(manifest, entry)}
 
 
 def _say_what_it_means(manifest: Manifest, kind: ModelType, name: str) -> None:
     alias = manifest.aliases[kind][name]
     show_table(["alias", "type", "model", "previous"], [(name, kind, alias.active, alias.previous)])
+
+
+def _offer_reindex(manifest: Manifest, kind: ModelType, alias: str) -> None:
+    """Say what an embedding alias leaves behind now that it means another model, if the API can be asked."""
+    if kind != "embed":
+        return
+    try:
+        with Client(account.load()) as client:
+            found = _once_served(client, alias, str(manifest.aliases[kind][alias].active))
+    except CommandError as error:
+        found = None
+        say(f"What it leaves behind is not known here: {error}")
+    if found is None:
+        say("Once EMB serves it, `sluice models outdated` lists the sources to index again.")
+    else:
+        _show_outdated(found)
+
+
+def _once_served(client: Client, alias: str, model: str) -> dict[str, Any] | None:
+    """What is outdated once EMB serves the model, or None if that takes long."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        found: dict[str, Any] = client.call("GET", "/api/admin/models/outdated")
+        if found["models"].get(alias, model) == model:
+            return found
+        time.sleep(_BETWEEN_LOOKS)
+    return None
+
+
+def _show_outdated(found: dict[str, Any]) -> None:
+    show_table(
+        ["source", "documents", "left behind"],
+        [(each["source"], each["documents"], each["outdated"]) for each in found["sources"]],
+    )
+    if not found["outdated"]:
+        say(f"All {found['documents']} documents are found by meaning.")
+        return
+    say(
+        f"{found['outdated']} of {found['documents']} documents are found by their words alone until they are indexed "
+        "again: sluice sources reindex SOURCE"
+    )
