@@ -29,6 +29,14 @@ def weights_for(language: str, read_by: Mapping[str, Sequence[str]]) -> Mapping[
     return {"words": words, "grams": words, **{leg: dense / len(sharing) for leg in sharing}}
 
 
+def voters(legs: Mapping[str, Ranking], language: str, read_by: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+    """The legs whose ranks mean something for a question in this language: ranks say nothing of how sure a leg is.
+
+    `read_by`: the languages that the model of each dense leg reads. All legs, should no other have run.
+    """
+    return {leg: found for leg, found in legs.items() if language in read_by.get(leg, (language,))} or legs
+
+
 def normalized_sum(legs: Mapping[str, Ranking], weights: Mapping[str, float]) -> list[tuple[UUID, float]]:
     """Weighted sum of the legs' scores, each leg's scaled to 0..1 (min-max); best first, ties by id."""
     total: defaultdict[UUID, float] = defaultdict(float)

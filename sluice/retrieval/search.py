@@ -21,6 +21,7 @@ from sluice.documents.languages import detect
 from sluice.embedding_client import EmbeddingClient
 from sluice.errors import TemporarilyUnavailable
 from sluice.retrieval import fusion, lexical, passages
+from sluice.retrieval.fusion import Ranking
 from sluice.retrieval.passages import Passage
 from sluice.settings import EmbeddingClientSettings, RetrievalSettings
 from sluice.vector_index import DenseCollection, Hit, PassageFilter, VectorIndex
@@ -56,7 +57,7 @@ class Question:
     text: str
     within: PassageFilter = PassageFilter()
     limit: int = 10
-    # None: as suits the embedding models, SUM for one and RRF for several.
+    # None: as suits the embedding models: SUM for one; for several RRF, of those that read the question's language.
     fusion: Fusion | None = None
     diverse: bool = False
 
@@ -196,11 +197,7 @@ class Search:
             return passages.full_text(session, question.text, question.within, question.limit)
 
     def _fused(self, tenant_id: UUID, question: Question, lang: str, legs: _Legs) -> list[Passage]:
-        if self._way_of(question) is Fusion.RRF:
-            ranking = fusion.reciprocal_rank(legs.rankings)
-        else:
-            read_by = {name: leg.languages for name, leg in self._dense_legs.items()}
-            ranking = fusion.normalized_sum(legs.rankings, fusion.weights_for(lang, read_by))
+        ranking = self._fused_ranking(question, lang, legs.rankings)
         score_of = {leg: dict(ranked) for leg, ranked in legs.rankings.items()}
         wanted = ranking[: question.limit * _SPARE + _SPARE]
         with tenant_session(self._sessions, tenant_id) as session:
@@ -220,9 +217,14 @@ class Search:
                 relevant = _thinned(relevant, vectors, question.limit)
         return relevant[: question.limit]
 
-    def _way_of(self, question: Question) -> Fusion:
-        """Scores of several models have no common scale; ranks do."""
-        return question.fusion or (Fusion.RRF if len(self._dense_legs) > 1 else Fusion.SUM)
+    def _fused_ranking(self, question: Question, lang: str, rankings: Mapping[str, Ranking]) -> Ranking:
+        read_by = {name: leg.languages for name, leg in self._dense_legs.items()}
+        if question.fusion is Fusion.RRF:
+            return fusion.reciprocal_rank(rankings)
+        if question.fusion is Fusion.SUM or len(self._dense_legs) == 1:
+            return fusion.normalized_sum(rankings, fusion.weights_for(lang, read_by))
+        # Scores of several models have no common scale.
+        return fusion.reciprocal_rank(fusion.voters(rankings, lang, read_by))
 
     def _first_of(self, legs: _Legs) -> DenseLeg | None:
         """The first of the dense legs that could run."""

@@ -165,6 +165,18 @@ def test_a_search_asks_every_alias_and_fuses_their_ranks(world: IndexedWorld) ->
     assert [p.score for p in found.passages] == sorted((p.score for p in found.passages), reverse=True)
 
 
+def test_models_that_do_not_read_the_question_do_not_drag_its_words_down(world: IndexedWorld) -> None:
+    world.ingested("Смотритель гавани считает корабли каждый вечер. " + sentences("the harbour"))
+
+    found = world.search().find(world.tenant_id, Question("Кто считает корабли?"))
+    plain = world.search().find(world.tenant_id, Question("Кто считает корабли?", fusion=Fusion.RRF))
+
+    best = found.passages[0]
+    assert (found.lang, "Смотритель" in best.text) == ("ru", True)
+    assert best.score == pytest.approx(2 / (RRF_K + 1)), "the first by words and by grams, and no other vote"
+    assert plain.passages[0].score > best.score
+
+
 def test_scores_can_be_summed_over_several_aliases_if_that_is_asked_for(world: IndexedWorld) -> None:
     world.ingested(sentences("the harbour"))
 

@@ -45,7 +45,7 @@ class SearchRequest(Where):
     fusion: Fusion | None = Field(
         None,
         description="`sum`: normalized scores; `rrf`: reciprocal ranks. Default: `sum` where one embedding model makes "
-        "the index, `rrf` where several do",
+        "the index; where several do, reciprocal ranks of the words and of the models that read the language",
     )
     diverse: bool = Field(False, description="Thin out passages that repeat one another (MMR)")
 
