@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from services.cli.exit_codes import Exit
 from sluice.embedding_models.layout import BUILT_IN, MODEL_FILE
 from sluice.identity.roles import Role
 from sluice.model_store.manifest import ModelEntry
@@ -20,12 +24,29 @@ from tests.e2e.api import Api, Json
 from tests.e2e.running import HOME, Join, Member
 
 PATH = "/api/admin/models"
+Sluice = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def boss(join: Join) -> Member:
     """Somebody who runs the platform."""
     return join(f"Owners {uuid4().hex}", Role.ADMIN)
+
+
+@pytest.fixture
+def sluice(boss: Member, api_url: str) -> Sluice:
+    """The command, as that person runs it on the host of the models folder."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    account = {"SLUICE_URL": api_url, "SLUICE_TOKEN": boss.api.token, "SLUICE_MODELS_FOLDER": str(HOME / "models")}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *arguments],
+            env=environment | account, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+
+    return run
 
 
 @pytest.fixture
@@ -209,30 +230,44 @@ def test_the_models_are_the_platform_s_and_what_they_left_behind_is_the_tenant_s
 
 
 def test_an_alias_of_the_index_that_moves_says_which_sources_to_index_again(
-    boss: Member, store: ModelStore, tmp_path: Path
+    boss: Member, store: ModelStore, tmp_path: Path, sluice: Sluice
 ) -> None:
+    """Nothing is indexed while the default alias means another model: the other tests' documents are not to wait."""
     source = boss.api.new_source()
     for number in range(2):
         boss.api.ingested(source, f"{number}.txt", f"Ship {number} {uuid4().hex} left the harbour.".encode())
     assert boss.api.get(f"{PATH}/outdated")["outdated"] == 0
-    entry = add(store, tmp_path, name="moved", vectors=uuid4().hex[:12])
+    first, second = (add(store, tmp_path, name="moved", vectors=uuid4().hex[:12]) for _ in range(2))
+    try:
+        by_command = sluice("models", "activate", str(first.key))
+        over_http = done(post(boss.api, f"/{second.key}:activate"))
+        back = sluice("models", "rollback")
+        shown = sluice("models", "outdated")
+        listed = boss.api.get(PATH)["outdated"]
+    finally:
+        store.forget_alias("embed", "default")
+    until(lambda: boss.api.get(f"{PATH}/outdated")["outdated"] == 0)
 
-    moved = done(post(boss.api, "/moved:activate"))
-    listed = boss.api.get(PATH)["outdated"]
-    # What the settings name is served again; nothing was indexed meanwhile.
-    store.forget_alias("embed", "default")
-
-    outdated = moved["outdated"]
-    assert outdated == listed
+    for run in (by_command, back, shown):
+        assert run.returncode == Exit.OK, run.stderr
+        assert "2 of 2 documents are found by their words alone" in run.stderr
+        assert "sluice sources reindex" in run.stderr
+    assert by_command.stdout.split() == ["default", "embed", str(first.key), "-"]
+    assert "2 of 2 documents are left behind." in by_command.stderr
+    assert shown.stdout.split()[-2:] == ["2", "2"]
+    outdated = over_http["outdated"]
     assert (outdated["documents"], outdated["outdated"]) == (2, 2)
-    assert outdated["models"] == {"default": str(entry.key)}
+    assert outdated["models"] == {"default": str(second.key)}
     (behind,) = outdated["sources"]
     assert (behind["source_id"], behind["outdated"], behind["by_alias"]) == (source, 2, {"default": 2})
     assert behind["reindex"] == f"/api/admin/sources/{source}:reindex"
-    # EMB looks at the models folder every two seconds.
+    assert listed == {**outdated, "models": {"default": str(first.key)}}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """EMB looks at the models folder every two seconds."""
     for _ in range(300):
-        back = boss.api.get(f"{PATH}/outdated")
-        if not back["outdated"]:
-            break
+        if condition():
+            return
         time.sleep(0.1)
-    assert (back["outdated"], back["models"]["default"] == str(entry.key)) == (0, False)
+    pytest.fail("it never came to that")

@@ -155,7 +155,11 @@ def outdated(as_json: JsonOption = False) -> None:
     if as_json:
         show_json(found)
         return
-    _show_outdated(found)
+    show_table(
+        ["source", "documents", "left behind"],
+        [(each["source"], each["documents"], each["outdated"]) for each in found["sources"]],
+    )
+    _say_what_to_do(found)
 
 
 @app.command()
@@ -248,19 +252,21 @@ def _say_what_it_means(manifest: Manifest, kind: ModelType, name: str) -> None:
 
 
 def _offer_reindex(manifest: Manifest, kind: ModelType, alias: str) -> None:
-    """Say what an embedding alias leaves behind now that it means another model, if the API can be asked."""
+    """Tell what an alias of the index leaves behind now that it means another model, if the API can be asked."""
     if kind != "embed":
         return
     try:
         with Client(account.load()) as client:
             found = _once_served(client, alias, str(manifest.aliases[kind][alias].active))
     except CommandError as error:
+        say(f"Which documents it has not embedded is not known here. {error}")
         found = None
-        say(f"What it leaves behind is not known here: {error}")
     if found is None:
         say("Once EMB serves it, `sluice models outdated` lists the sources to index again.")
-    else:
-        _show_outdated(found)
+        return
+    for source in found["sources"]:
+        say(f"{source['source']}: {source['outdated']} of {source['documents']} documents are left behind.")
+    _say_what_to_do(found)
 
 
 def _once_served(client: Client, alias: str, model: str) -> dict[str, Any] | None:
@@ -268,17 +274,14 @@ def _once_served(client: Client, alias: str, model: str) -> dict[str, Any] | Non
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         found: dict[str, Any] = client.call("GET", "/api/admin/models/outdated")
+        # No document is indexed under an alias that is not there.
         if found["models"].get(alias, model) == model:
             return found
         time.sleep(_BETWEEN_LOOKS)
     return None
 
 
-def _show_outdated(found: dict[str, Any]) -> None:
-    show_table(
-        ["source", "documents", "left behind"],
-        [(each["source"], each["documents"], each["outdated"]) for each in found["sources"]],
-    )
+def _say_what_to_do(found: dict[str, Any]) -> None:
     if not found["outdated"]:
         say(f"All {found['documents']} documents are found by meaning.")
         return
