@@ -110,7 +110,8 @@ def test_what_was_indexed_before_there_was_a_second_alias_is_left_behind_until_i
         assert time.monotonic() < deadline, after
         time.sleep(0.2)
 
-    assert before["degraded"] == [] or before["degraded"] == [SECOND]
+    # Nothing is in the second index yet, unless an earlier run on the same platform has left something.
+    assert before["degraded"] in ([], [SECOND])
     assert before["passages"][0]["text"] == SENTENCES[0]
     assert SECOND not in before["passages"][0]["scores"]
     (behind,) = outdated["sources"]
@@ -171,11 +172,12 @@ def test_without_the_second_emb_search_answers_and_names_it_and_uploads_wait(two
     found = two.api.search(source, "When does the ferry leave?")
     answer = two.api.ask(source, "When does the ferry leave?")
     accepted = two.api.accepted(source, "1.txt", SENTENCES[2].encode())
-    waiting = two.api.wait_for(accepted["job_id"], lambda job: job["error_code"] is not None)
+    waiting = two.api.wait_for(accepted["job_id"], lambda job: job["error"] is not None)
 
     assert found["degraded"] == [SECOND]
     assert found["passages"][0]["text"] == SENTENCES[1]
     assert answer.the("retrieval.result")["degraded"] == [SECOND]
-    assert (waiting["state"] in {"queued", "running"}, waiting["error_code"]) == (True, "embedder_unavailable")
+    assert waiting["state"] in {"queued", "running"}
+    assert waiting["error"]["code"] == "embedder_unavailable"
     assert two.api.http.get("/api/admin/models/outdated").json()["code"] == "embedder_unavailable"
     two.api.http.post(f"/api/admin/jobs/{accepted['job_id']}:cancel").raise_for_status()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
@@ -13,7 +15,7 @@ from services.api.idempotency import ONCE
 from services.api.models_folder import models_folder
 from services.api.outdated import Outdated, outdated_of
 from services.api.sessions import SessionDep
-from sluice.db.session import tenant_session
+from sluice.db.session import TenantSession, tenant_session
 from sluice.errors import Conflict, TemporarilyUnavailable
 from sluice.identity import audit
 from sluice.identity.tokens import Caller
@@ -162,7 +164,7 @@ def activate(model: ModelPath, wanted: Activation, who: CallerDep, it: Resources
         entry = store.manifest().named(model)
         # Before the transaction: this may read gigabytes.
         store.verified(entry)
-        with tenant_session(it.sessions, who.tenant_id) as session:
+        with _written_down(it, who) as session:
             after = store.activate(wanted.alias, entry.key)
             now = _alias(after, entry.type, wanted.alias)
             audit.record(session, "model.activate", "model", by=who.user_id, **now.model_dump())
@@ -174,7 +176,7 @@ def rollback(wanted: Rollback, who: CallerDep, it: ResourcesDep) -> Activated:
     """Let an alias mean what it meant before; a second time takes that back."""
     with models_folder(it) as store:
         store.verified(store.manifest().rolled_back(wanted.type, wanted.alias).active(wanted.type)[wanted.alias])
-        with tenant_session(it.sessions, who.tenant_id) as session:
+        with _written_down(it, who) as session:
             after = store.rollback(wanted.type, wanted.alias)
             now = _alias(after, wanted.type, wanted.alias)
             audit.record(session, "model.rollback", "model", by=who.user_id, **now.model_dump())
@@ -186,10 +188,18 @@ def delete(model: ModelPath, who: CallerDep, it: ResourcesDep) -> Response:
     """Delete a model that no alias means or can be rolled back to; 409 says which does."""
     with models_folder(it) as store:
         entry = store.manifest().named(model)
-        with tenant_session(it.sessions, who.tenant_id) as session:
+        with _written_down(it, who) as session:
             store.remove(entry.key)
             audit.record(session, "model.delete", "model", by=who.user_id, model=str(entry.key), sha256=entry.sha256)
     return Response(status_code=204)
+
+
+@contextmanager
+def _written_down(it: Resources, who: Caller) -> Iterator[TenantSession]:
+    """The transaction in which a change is written down: nothing is changed while PostgreSQL is away."""
+    with tenant_session(it.sessions, who.tenant_id) as session:
+        session.connection()
+        yield session
 
 
 def _activated(it: Resources, who: Caller, now: AliasView) -> Activated:
