@@ -85,7 +85,7 @@ class HttpEmbeddingClient:
         self._http.close()
 
     def model(self) -> EmbeddingModel:
-        """The model in use; may be a minute old."""
+        """The model in use; may be a minute old, unless `embed` has met another one since."""
         with self._lock:
             if self._model is None or time.monotonic() - self._model_read_at > _MODEL_FRESH_SECONDS:
                 self._model = self._read_model()
@@ -101,6 +101,7 @@ class HttpEmbeddingClient:
         )
         body = request.model_dump(mode="json", exclude_none=True)
         response = EmbeddingResponse.model_validate_json(self._send("POST", "/v1/embeddings", json=body).content)
+        self._notice(response.model_version)
         items = sorted(response.data, key=lambda item: item.index)
         return Embedded(
             # Base64 was asked for, so a list of numbers can only come from a server that is not EMB.
@@ -118,6 +119,12 @@ class HttpEmbeddingClient:
             if response.status_code != httpx.codes.NOT_MODIFIED:
                 self._tokenizer, self._tokenizer_etag = response.content, response.headers.get("etag", "")
             return self._tokenizer
+
+    def _notice(self, version: str) -> None:
+        """Ask again which model there is, should another one have answered than was known."""
+        with self._lock:
+            if self._model is not None and self._model.version != version:
+                self._model = None
 
     def _read_model(self) -> EmbeddingModel:
         listed = EmbeddingModelList.model_validate_json(self._send("GET", "/v1/models").content)

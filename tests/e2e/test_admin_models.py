@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from services.cli.exit_codes import Exit
-from sluice.embedding_models.layout import BUILT_IN, MODEL_FILE, PROBE_FILE, TOKENIZER_FILE, Probe, read_probe, write
 from sluice.identity.roles import Role
 from sluice.model_store.manifest import ModelEntry
 from sluice.model_store.store import Description, ModelStore
 from tests.e2e.api import Api, Json
+from tests.e2e.embedding_models import add
 from tests.e2e.running import HOME, Join, Member
 
 PATH = "/api/admin/models"
-Sluice = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def boss(join: Join) -> Member:
     """Somebody who runs the platform."""
     return join(f"Owners {uuid4().hex}", Role.ADMIN)
-
-
-@pytest.fixture
-def sluice(boss: Member, api_url: str) -> Sluice:
-    """The command, as that person runs it on the host of the models folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    account = {"SLUICE_URL": api_url, "SLUICE_TOKEN": boss.api.token, "SLUICE_MODELS_FOLDER": str(HOME / "models")}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "services.cli.main", *arguments],
-            env=environment | account, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-            check=False,
-        )  # fmt: skip
-
-    return run
 
 
 @pytest.fixture
@@ -60,23 +35,6 @@ def store() -> Iterator[ModelStore]:
             store.forget_alias(kind, alias)
     for entry in store.manifest().models:
         store.remove(entry.key)
-
-
-def add(store: ModelStore, folder: Path, *, name: str, vectors: str) -> ModelEntry:
-    """The built-in model, in the form that every processor runs rightly, said to make other vectors; soon loaded."""
-    copy = folder / f"{name}-{vectors}"
-    copy.mkdir()
-    described = json.loads((BUILT_IN / MODEL_FILE).read_text())
-    (form,) = [each for each in described["forms"] if each["name"] == "f32"]
-    network = Path(form["network"])
-    for file in (TOKENIZER_FILE, network, network.with_suffix(".bin")):
-        shutil.copyfile(BUILT_IN / file, copy / file)
-    probe, texts = read_probe(BUILT_IN), 4
-    vectors_of_texts = probe.content()[: texts * described["dimension"] * 4]
-    shorter = Probe(texts=probe.texts[:texts], vectors=base64.b64encode(vectors_of_texts).decode())
-    write(copy / PROBE_FILE, shorter)
-    (copy / MODEL_FILE).write_text(json.dumps({**described, "forms": [form], "vectors": vectors}))
-    return store.add(copy, Description(name=name, type="embed", backend="openvino", dimension=384, languages=("en",)))
 
 
 def add_llm(store: ModelStore, folder: Path) -> ModelEntry:
@@ -236,47 +194,3 @@ def test_the_models_are_the_platform_s_and_what_they_left_behind_is_the_tenant_s
     assert refusal(refused) == (403, "not_allowed")
     assert refused.json()["needed_role"] == "admin"
     assert head.get(f"{PATH}/outdated").keys() == {"models", "documents", "outdated", "sources"}
-
-
-def test_an_alias_of_the_index_that_moves_says_which_sources_to_index_again(
-    boss: Member, store: ModelStore, tmp_path: Path, sluice: Sluice
-) -> None:
-    """Nothing is indexed while the default alias means another model: the other tests' documents are not to wait."""
-    source = boss.api.new_source()
-    for number in range(2):
-        boss.api.ingested(source, f"{number}.txt", f"Ship {number} {uuid4().hex} left the harbour.".encode())
-    assert boss.api.get(f"{PATH}/outdated")["outdated"] == 0
-    first, second = (add(store, tmp_path, name="moved", vectors=uuid4().hex[:12]) for _ in range(2))
-    try:
-        by_command = sluice("models", "activate", str(first.key))
-        over_http = done(post(boss.api, f"/{second.key}:activate"))
-        back = sluice("models", "rollback")
-        shown = sluice("models", "outdated")
-        listed = boss.api.get(PATH)["outdated"]
-    finally:
-        store.forget_alias("embed", "default")
-    until(lambda: boss.api.get(f"{PATH}/outdated")["outdated"] == 0)
-
-    for run in (by_command, back, shown):
-        assert run.returncode == Exit.OK, run.stderr
-        assert "2 of 2 documents are found by their words alone" in run.stderr
-        assert "sluice sources reindex" in run.stderr
-    assert by_command.stdout.split() == ["default", "embed", str(first.key), "-"]
-    assert "2 of 2 documents are left behind." in by_command.stderr
-    assert shown.stdout.split()[-2:] == ["2", "2"]
-    outdated = over_http["outdated"]
-    assert (outdated["documents"], outdated["outdated"]) == (2, 2)
-    assert outdated["models"] == {"default": str(second.key)}
-    (behind,) = outdated["sources"]
-    assert (behind["source_id"], behind["outdated"], behind["by_alias"]) == (source, 2, {"default": 2})
-    assert behind["reindex"] == f"/api/admin/sources/{source}:reindex"
-    assert listed == {**outdated, "models": {"default": str(first.key)}}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """EMB looks at the models folder every two seconds."""
-    for _ in range(300):
-        if condition():
-            return
-        time.sleep(0.1)
-    pytest.fail("it never came to that")

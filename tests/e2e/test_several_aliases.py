@@ -16,10 +16,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from infra.embedded.platform import Platform
+from services.cli.exit_codes import Exit
 from sluice.documents.erase import Left
 from sluice.identity.roles import Role
+from sluice.model_store.store import ModelStore
 from sluice.testing.service_process import ServiceProcess, running_service
 from tests.e2e.api import Api, Json
+from tests.e2e.embedding_models import add
 from tests.e2e.running import PASSWORD, Join, Member, Stores
 
 SECOND = "dense:second"
@@ -35,9 +38,22 @@ class TwoAliases:
     """The way in, the second EMB, and a source that was indexed before there was a second alias."""
 
     api: Api
+    url: str
     emb: ServiceProcess
+    models: ModelStore
     source: str
     older: Json
+
+    def sluice(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command, as the member runs it on the host of the models folder."""
+        account = {
+            "SLUICE_URL": self.url, "SLUICE_TOKEN": self.api.token, "SLUICE_MODELS_FOLDER": str(self.models.folder),
+        }  # fmt: skip
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli.main", *arguments],
+            env=os.environ | account, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +67,36 @@ def two(
 ) -> Iterator[TwoAliases]:
     source = member.api.new_source()
     older = member.api.ingested(source, "older.txt", SENTENCES[0].encode())
-    log = tmp_path_factory.mktemp("worker") / "log"
+    folder = tmp_path_factory.mktemp("two-aliases")
+    models = ModelStore(folder / "models")
+    models.folder.mkdir()
     platform.stop("worker")
     try:
-        # By PyTorch: other vectors than OpenVINO's, of another version, that mean the same.
-        with running_service("emb", backend="sentence_transformers", alias="second") as emb:
-            more = {"second": {"url": emb.url, "languages": ["en"]}}
+        with second_emb(models) as emb:
             settings = {
                 **variables,
-                "SLUICE_EMB_MORE_ALIASES": json.dumps(more),
-                "SLUICE_MODELS_FOLDER": str(log.parent / "no-such-folder"),
+                "SLUICE_EMB_MORE_ALIASES": json.dumps({"second": {"url": emb.url, "languages": ["en"]}}),
+                "SLUICE_MODELS_FOLDER": str(models.folder),
             }
             with (
-                worker({**os.environ, **settings}, log),
+                worker({**os.environ, **settings}, folder / "worker.log"),
                 api_process(settings) as service,
                 Api.signed_in(service.url, member.email, PASSWORD) as api,
             ):
-                yield TwoAliases(api, emb, source, older)
+                yield TwoAliases(api, service.url, emb, models, source, older)
     finally:
         platform.start("worker")
+
+
+@contextmanager
+def second_emb(models: ModelStore) -> Iterator[ServiceProcess]:
+    """An EMB whose vectors are PyTorch's: of another version than OpenVINO's, and meaning the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLUICE_MODELS_FOLDER", str(models.folder))
+        with running_service(
+            "emb", backend="sentence_transformers", alias="second", models_poll_seconds=0.5
+        ) as service:
+            yield service
 
 
 @contextmanager
@@ -105,10 +132,7 @@ def test_what_was_indexed_before_there_was_a_second_alias_is_left_behind_until_i
 
     job = two.api.http.post(f"/api/admin/sources/{two.source}:reindex").raise_for_status().json()
     two.api.wait(job["id"])
-    deadline = time.monotonic() + 60
-    while (after := two.api.get("/api/admin/models/outdated"))["outdated"]:
-        assert time.monotonic() < deadline, after
-        time.sleep(0.2)
+    until_none_is_outdated(two.api)
 
     # Nothing is in the second index yet, unless an earlier run on the same platform has left something.
     assert before["degraded"] in ([], [SECOND])
@@ -149,15 +173,53 @@ def test_a_document_is_found_by_both_models_and_erased_from_both(
     assert [stores.index.count_document(member.tenant_id, each) for each in ids] == [0, 0, 0]
 
 
-def test_an_api_without_a_models_folder_says_so_and_shows_what_is_served(two: TwoAliases) -> None:
-    listed = two.api.get("/api/admin/models")
-    refused = two.api.http.post("/api/admin/models/any:verify")
+def test_an_alias_that_moves_says_which_sources_to_index_again_and_then_they_are(
+    two: TwoAliases, tmp_path: Path, member: Member
+) -> None:
+    source = two.api.new_source()
+    for number, text in enumerate(SENTENCES[1:]):
+        two.api.ingested(source, f"{number}.txt", text.encode())
+    assert two.api.get("/api/admin/models/outdated")["outdated"] == 0
+    first, second = (add(two.models, tmp_path, name="moved", vectors=uuid4().hex[:12]) for _ in range(2))
 
-    assert "has no models folder" in listed["problem"]
-    assert [service["state"] for service in listed["services"]] == ["ready", "ready", "ready"]
-    assert listed["outdated"]["models"].keys() == {"default", "second"}
-    assert (refused.status_code, refused.json()["code"]) == (409, "models_folder_unusable")
-    assert "sluice models" in refused.json()["detail"]
+    by_command = two.sluice("models", "activate", str(first.key), "--alias", "second")
+    over_http = two.api.http.post(f"/api/admin/models/{second.key}:activate", json={"alias": "second"}).json()
+    back = two.sluice("models", "rollback", "second")
+    listed = two.sluice("models", "outdated", "--json")
+    found = two.api.search(source, "When does the ferry leave?")
+
+    for run in (by_command, back):
+        assert run.returncode == Exit.OK, run.stderr
+        assert ": 2 of 2 documents are left behind." in run.stderr
+        assert "documents are found by their words alone" in run.stderr
+        assert "sluice sources reindex" in run.stderr
+    assert by_command.stdout.split() == ["second", "embed", str(first.key), "-"]
+    assert over_http["service"] == {"follows": "serving", "model": str(second.key), "problem": None}
+    assert over_http["outdated"]["models"]["second"] == str(second.key)
+    outdated = json.loads(listed.stdout)
+    assert outdated["models"]["second"] == str(first.key)
+    for each in (over_http["outdated"], outdated):
+        assert each["outdated"] == each["documents"] >= 2
+        (behind,) = [one for one in each["sources"] if one["source_id"] == source]
+        assert (behind["documents"], behind["by_alias"]) == (2, {"default": 0, "second": 2})
+        assert behind["reindex"] == f"/api/admin/sources/{source}:reindex"
+    assert found["degraded"] == [SECOND], "nothing is indexed by the model of now"
+
+    for one in outdated["sources"]:
+        assert two.sluice("sources", "reindex", one["source_id"]).returncode == Exit.OK
+    until_none_is_outdated(two.api)
+
+    again = two.api.search(source, "When does the ferry leave?")
+    assert again["degraded"] == []
+    assert SECOND in again["passages"][0]["scores"]
+
+
+def until_none_is_outdated(api: Api) -> None:
+    """The documents' own jobs go on after that of their source."""
+    deadline = time.monotonic() + 90
+    while (found := api.get("/api/admin/models/outdated"))["outdated"]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
 
 
 # The last one: it ends the second EMB.
