@@ -148,7 +148,7 @@ class HttpEmbeddingClient:
         raise _refusal(response)
 
 
-def embedding_clients(settings: EmbeddingClientSettings) -> Mapping[str, EmbeddingClient]:
+def embedding_clients(settings: EmbeddingClientSettings) -> Mapping[str, HttpEmbeddingClient]:
     """A client for each alias that chunks and questions are embedded under, the default one first."""
     further = {
         alias: HttpEmbeddingClient(settings, alias=alias, url=model.url)

@@ -36,7 +36,10 @@ def test_there_is_a_client_for_each_alias_at_its_own_service() -> None:
     near, far = ScriptedService(model_list("near")), ScriptedService(model_list("far"))
     settings = EmbeddingClientSettings(url=near.url, more_aliases={"other": FurtherModel(url=far.url)})
     with near.serving(), far.serving():
-        versions = {alias: client.model().version for alias, client in embedding_clients(settings).items()}
+        clients = embedding_clients(settings)
+        versions = {alias: client.model().version for alias, client in clients.items()}
+        for client in clients.values():
+            client.close()
 
     assert versions == {"default": "near", "other": "other-far"}
     assert list(versions) == ["default", "other"], "the default one first"
