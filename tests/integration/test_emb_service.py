@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +18,7 @@ import pytest
 import uvicorn
 from sentence_transformers import SentenceTransformer
 
+from services.emb import model_thread
 from services.emb.app import create_app
 from services.emb.backends.base import Vectors
 from services.emb.catalog import WantedModel
@@ -24,6 +28,7 @@ from sluice.embedding_client import HttpEmbeddingClient
 from sluice.embedding_models.built_in import source_folder
 from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.errors import Invalid
+from sluice.model_store.store import NotWhatWasAdded
 from sluice.settings import EmbeddingClientSettings, EmbServiceSettings
 from sluice.testing.service_process import ServiceProcess, free_port, running_service
 from sluice.wire.embeddings import InputType, vector_from_base64
@@ -42,6 +47,7 @@ class GatedModel:
         self.gate.set()
         self.busy = threading.Event()
         self.batches: list[list[str]] = []
+        self.vector = (1.0, 0.0)
 
     def tokenize(self, texts: Sequence[str], input_type: InputType) -> list[TokenizedText]:
         return [TokenizedText([ord(c) for c in text], truncated=False) for text in texts]
@@ -53,7 +59,7 @@ class GatedModel:
         self.batches.append(texts)
         if "poison" in texts:
             raise ArithmeticError("this text breaks the model")
-        return np.array([[1.0, 0.0]] * len(texts), dtype=np.float32)
+        return np.array([self.vector] * len(texts), dtype=np.float32)
 
 
 def model_named(name: str) -> WantedModel:
@@ -114,10 +120,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(load: Callable[[], GatedModel], **settings: Any) -> AsyncIterator[Served]:
+async def serving(
+    load: Callable[[WantedModel], GatedModel], wishes: Wishes | None = None, **settings: Any
+) -> AsyncIterator[Served]:
     config = EmbServiceSettings(port=free_port(), **settings)
     metrics = EmbMetrics()
-    queue = EmbeddingQueue(lambda _: load(), Wishes(), config, metrics)
+    queue = EmbeddingQueue(load, wishes or Wishes(), config, metrics)
     app = create_app(config, queue, metrics, on_failure=lambda: None)
     server = uvicorn.Server(uvicorn.Config(app, host=config.host, port=config.port, log_config=None))
     running = asyncio.create_task(server.serve())
@@ -133,7 +141,7 @@ def with_gated_model(case: Callable[[Served], Awaitable[None]], **settings: Any)
     model = GatedModel()
 
     async def run() -> None:
-        async with serving(lambda: model, **settings) as served:
+        async with serving(lambda _: model, **settings) as served:
             served.model = model
             await served.until_stats(state="ready")
             model.batches.clear()
@@ -241,7 +249,7 @@ def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
 def test_while_the_model_is_loaded_the_service_lives_but_is_not_ready() -> None:
     loaded = threading.Event()
 
-    def load() -> GatedModel:
+    def load(_: WantedModel) -> GatedModel:
         loaded.wait()
         return GatedModel()
 
@@ -259,7 +267,7 @@ def test_while_the_model_is_loaded_the_service_lives_but_is_not_ready() -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_reported() -> None:
-    def load() -> GatedModel:
+    def load(_: WantedModel) -> GatedModel:
         raise OSError("the weights are gone")
 
     async def case() -> None:
@@ -430,3 +438,237 @@ def test_sigterm_lets_the_service_finish_what_it_has_accepted() -> None:
     with running_service("emb") as service:
         assert asyncio.run(case(service)) == 200
         assert service.exit_code() == 0
+
+
+# What clients get wrong, and what they may not do to each other.
+
+
+def test_what_is_no_text_is_named_and_the_service_goes_on(service: ServiceProcess) -> None:
+    wrong: list[tuple[dict[str, Any], int]] = [
+        ({"input": ["a"] * 10_000}, 422),
+        ({"input": "x" * 1_000_000}, 413),
+        ({"input": "\ud800 alone"}, 422),
+        ({"input": ["fine", {"not": "text"}]}, 422),
+        ({"input": None}, 422),
+        ({"input": "a", "temperature": 1}, 422),
+    ]
+    for body, status in wrong:
+        content = json.dumps({"model": "default", **body}).encode()
+        answer = httpx.post(f"{service.url}/v1/embeddings", content=content, timeout=60)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), body
+    assert "temperature" in answer.json()["detail"]
+    assert post(service, input="still here").status_code == 200
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones(service: ServiceProcess) -> None:
+    answer = post(service, model="another", input="a")
+
+    assert answer.status_code == 404
+    assert "'default'" in answer.json()["detail"]
+
+
+def test_a_long_text_without_spaces_is_one_unknown_word_and_costs_nothing(service: ServiceProcess) -> None:
+    answer = post(service, input="x" * 100_000)
+
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["total_tokens"] < 256
+
+
+def test_a_burst_of_thousands_is_served_or_refused_with_a_time_to_come_back() -> None:
+    async def call(http: httpx.AsyncClient, number: int) -> httpx.Response:
+        return await http.post("/v1/embeddings", json={"model": "default", "input": f"call {number} of many"})
+
+    async def case(url: str) -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
+            return await asyncio.gather(*(call(http, number) for number in range(5_000)))
+
+    with running_service("emb", queue_tokens=1024) as small:
+        answers = asyncio.run(case(small.url))
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
+        assert post(small, input="after").status_code == 200
+
+
+def test_a_list_is_refused_by_its_tokens_as_single_texts_are() -> None:
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        second = asyncio.create_task(served.embed("x" * 900))
+        await served.until_stats(requests=2, queued_tokens=908)
+        as_list = await served.embed(*["y" * 40] * 4)
+        assert as_list.status_code == 429
+        served.model.gate.set()
+        await asyncio.gather(first, second)
+        # None of its texts went through the model.
+        assert not any(text.startswith("y") for batch in served.model.batches for text in batch)
+
+    with_gated_model(case, queue_tokens=1024)
+
+
+def test_a_stopped_process_is_not_ready_and_goes_on_when_it_is_continued() -> None:
+    with running_service("emb") as stopped:
+        stopped.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(httpx.TimeoutException):
+            httpx.get(f"{stopped.url}/readyz", timeout=1)
+        stopped.process.send_signal(signal.SIGCONT)
+        assert httpx.get(f"{stopped.url}/readyz", timeout=30).status_code == 200
+        assert post(stopped, input="awake").status_code == 200
+
+
+def test_a_stuck_model_is_not_ready_while_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_thread, "_FRESH_BEAT_SECONDS", 0.2)
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        await asyncio.sleep(0.4)
+        assert (await served.http.get("/healthz")).status_code == 200
+        answer = await served.http.get("/readyz")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "The model's thread is stuck.")
+        served.model.gate.set()
+        assert (await first).status_code == 200
+
+    with_gated_model(case)
+
+
+def test_on_one_cpu_the_model_has_one_thread() -> None:
+    with running_service("emb") as service:
+        everywhere = httpx.get(f"{service.url}/stats").json()["threads"]
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with running_service("emb") as service:
+            assert httpx.get(f"{service.url}/stats").json()["threads"] == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert everywhere <= len(before)
+
+
+def test_threads_do_not_grow_with_requests(service: ServiceProcess) -> None:
+    def threads() -> int:
+        status = Path(f"/proc/{service.process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("Threads:")[2].split()[0])
+
+    async def calls() -> None:
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+            body = {"model": "default", "input": ["some text"] * 4}
+            answers = await asyncio.gather(*(http.post("/v1/embeddings", json=body) for _ in range(64)))
+            assert {answer.status_code for answer in answers} == {200}
+
+    asyncio.run(calls())
+    first = threads()
+    for _ in range(3):
+        asyncio.run(calls())
+    assert threads() <= first + 2
+
+
+# One model takes another's place.
+
+
+class Shelf:
+    """Models to load, by name; each remembers its texts."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, GatedModel] = {}
+        self.wishes = Wishes()
+        self.broken: set[str] = set()
+
+    def load(self, wanted: WantedModel) -> GatedModel:
+        if wanted.name in self.broken:
+            raise NotWhatWasAdded(f"{wanted.name} has other bytes.")
+        model = self.models.setdefault(wanted.name, GatedModel())
+        model.version = wanted.name
+        return model
+
+    def wish(self, alias: str, name: str) -> None:
+        self.wishes.models[alias] = model_named(name)
+        self.wishes.changes += 1
+
+
+def with_shelf(case: Callable[[Served, Shelf], Awaitable[None]]) -> None:
+    shelf = Shelf()
+
+    async def run() -> None:
+        async with serving(shelf.load, shelf.wishes, models_poll_seconds=0.05) as served:
+            await served.until_stats(state="ready")
+            served.model = shelf.models["first"]
+            try:
+                await case(served, shelf)
+            finally:
+                for model in shelf.models.values():
+                    model.gate.set()
+
+    asyncio.run(run())
+
+
+async def version_of(served: Served, alias: str = "default") -> str:
+    body = {"model": alias, "input": "which?"}
+    return str((await served.http.post("/v1/embeddings", json=body)).json()["model_version"])
+
+
+def test_a_model_takes_anothers_place_while_requests_run_and_none_is_lost() -> None:
+    async def case(served: Served, shelf: Shelf) -> None:
+        first = await served.occupy()
+        waiting = [asyncio.create_task(served.embed(f"before {n}")) for n in range(20)]
+        await served.until_stats(requests=21)
+        shelf.wish("default", "second")
+        reloaded = await served.http.post("/v1/models:reload")
+        assert reloaded.json()["aliases"]["default"] == {"outcome": "changed", "model": "second"}
+        served.model.gate.set()
+        answers = [await each for each in (first, *waiting)]
+        assert {(answer.status_code, answer.json()["model_version"]) for answer in answers} == {(200, "first")}
+        assert await version_of(served) == "second"
+
+    with_shelf(case)
+
+
+def test_a_change_of_the_models_folder_is_followed_without_being_told() -> None:
+    async def case(served: Served, shelf: Shelf) -> None:
+        shelf.wish("fast", "second")
+        for _ in range(POLLS):
+            cards = (await served.http.get("/v1/models")).json()["data"]
+            if {card["id"] for card in cards} == {"default", "fast"}:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        assert (await version_of(served), await version_of(served, "fast")) == ("first", "second")
+
+    with_shelf(case)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one_in_its_place_and_says_why() -> None:
+    async def case(served: Served, shelf: Shelf) -> None:
+        shelf.broken.add("second")
+        shelf.wish("default", "second")
+        answer = await served.http.post("/v1/models:reload")
+        assert (answer.status_code, answer.json()["code"]) == (409, "activation_failed")
+        assert "second has other bytes" in answer.json()["detail"]
+        assert await version_of(served) == "first"
+        assert (await served.http.get("/readyz")).status_code == 200
+        assert (await served.http.get("/stats")).json()["problems"] == {"default": "second has other bytes."}
+
+    with_shelf(case)
+
+
+def test_a_model_whose_vectors_are_none_is_not_activated() -> None:
+    async def case(served: Served, shelf: Shelf) -> None:
+        broken = GatedModel()
+        broken.vector = (float("nan"), 0.0)
+        shelf.models["second"] = broken
+        shelf.wish("default", "second")
+        answer = await served.http.post("/v1/models:reload")
+        assert answer.status_code == 409
+        assert await version_of(served) == "first"
+
+    with_shelf(case)
+
+
+def test_an_alias_that_is_dropped_is_not_found_any_more() -> None:
+    async def case(served: Served, shelf: Shelf) -> None:
+        shelf.wish("fast", "second")
+        assert (await served.http.post("/v1/models:reload")).status_code == 200
+        assert await version_of(served, "fast") == "second"
+        del shelf.wishes.models["fast"]
+        dropped = await served.http.post("/v1/models:reload")
+        assert dropped.json()["aliases"]["fast"]["outcome"] == "dropped"
+        assert (await served.http.post("/v1/embeddings", json={"model": "fast", "input": "a"})).status_code == 404
+
+    with_shelf(case)
