@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import edge, emb, fairness, latency, memory, pipeline, queue
+from benchmarks import edge, emb, fairness, latency, llm, memory, pipeline, queue
 from benchmarks.subject import running_platform
 
 # Memory first: idle means that nothing has been done yet.
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "queue": queue.run,
     "fairness": fairness.run,
     "emb": emb.run,
+    "llm": llm.run,
     "pipeline": pipeline.run,
 }
 

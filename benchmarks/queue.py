@@ -55,19 +55,17 @@ def run(platform: Platform) -> None:
     """Measure, print, write."""
     side = Side(platform)
     ours, plain, our_waits, plain_waits = [], [], [], []
-    platform.stop("worker")
-    try:
+    with away(platform, "worker"):
         before = side.postgres()
-        for number in range(PAIRS):
-            print(f"  pair {number + 1} of {PAIRS}")
-            plain.append(drained("plain", side.variables, lambda: side.publish_plain(MESSAGES)))
-            ours.append(drained("ours", side.variables, lambda: side.submit(MESSAGES)))
+        with away(platform, "dispatcher"), generous_dispatcher(side.variables):
+            for number in range(PAIRS):
+                print(f"  pair {number + 1} of {PAIRS}")
+                plain.append(drained("plain", side.variables, lambda: side.publish_plain(MESSAGES)))
+                ours.append(drained("ours", side.variables, lambda: side.submit(MESSAGES)))
         commits, written = (b - a for a, b in zip(before, side.postgres(), strict=True))
         for _ in range(3):
             plain_waits.append(waits("plain", side.variables, side.publish_plain))
             our_waits.append(waits("ours", side.variables, side.submit))
-    finally:
-        platform.start("worker")
     _publish(ours, plain, our_waits, plain_waits, commits / (PAIRS * MESSAGES), written / (PAIRS * MESSAGES))
 
 
@@ -109,7 +107,6 @@ class Side:
 
     def __init__(self, platform: Platform) -> None:
         tenant = Tenant(platform)
-        # The whole backlog goes to the broker at once: what is measured is the worker.
         self.variables = tenant.variables
         self._tenant_id = UUID(tenant.id)
         self._sessions: Sessions = create_sessions(DatabaseSettings(url=self.variables["SLUICE_DATABASE_URL"]))
@@ -175,6 +172,31 @@ def waits(variant: str, variables: dict[str, str], send: Callable[[int], None]) 
             time.sleep(max(due - time.monotonic(), 0))
             send(1)
         return [(began - made) * 1000 for began, made in wait_for(completions, ARRIVALS + 2)[2:]]
+
+
+@contextmanager
+def away(platform: Platform, name: str) -> Iterator[None]:
+    """Without this part of the platform."""
+    platform.stop(name)
+    try:
+        yield
+    finally:
+        platform.start(name)
+
+
+@contextmanager
+def generous_dispatcher(variables: dict[str, str]) -> Iterator[None]:
+    """A dispatcher that lets the broker have the whole backlog at once, so that what is measured is the worker."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.workers.dispatcher"],
+        cwd=ROOT, env=os.environ | variables | {"SLUICE_JOBS_IN_FLIGHT": str(MESSAGES)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,12 @@ SAMPLES = ROOT / "samples"
 
 @contextmanager
 def running_platform() -> Iterator[Platform]:
-    """A platform under `.sluice-bench`, taken down afterwards."""
-    platform = Platform(ROOT / ".sluice-bench", ROOT, report=print)
+    """A fresh platform under `.sluice-bench`, taken down afterwards."""
+    home = ROOT / ".sluice-bench"
+    # What an earlier run left in the queues would be measured too.
+    Platform(home, ROOT).down()
+    shutil.rmtree(home)
+    platform = Platform(home, ROOT, report=print)
     platform.up()
     try:
         yield platform

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.exceptions import OperationalError
 
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import BrokerSettings
@@ -41,9 +44,21 @@ def work_queues() -> list[Queue]:
     return [Queue(name, _exchange, routing_key=name, durable=True, queue_arguments=arguments) for name in QUEUES]
 
 
+@contextmanager
+def may_be_away(connection: Connection) -> Iterator[None]:
+    """Turn what goes wrong on this connection into `TemporarilyUnavailable`."""
+    try:
+        yield
+    # Celery publishes through kombu, which wraps connection errors in one of its own that is none of them.
+    except (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError) as error:
+        detail = f"The broker does not do what it should ({type(error).__name__}: {error})."
+        raise TemporarilyUnavailable(detail, code="broker_unavailable") from error
+
+
 def declare_topology(settings: BrokerSettings) -> None:
-    """Make every exchange and queue; safe to repeat, refused by the broker when an argument differs."""
-    with Connection(settings.url.get_secret_value(), connect_timeout=5) as connection, connection.channel() as channel:
+    """Make every exchange and queue; safe to repeat. `TemporarilyUnavailable` when the broker is away or refuses."""
+    connection = Connection(settings.url.get_secret_value(), connect_timeout=5)
+    with may_be_away(connection), connection, connection.channel() as channel:
         unrouted = Exchange(UNROUTED, type="fanout", durable=True)
         dead_letters = Exchange(DEAD_LETTER_EXCHANGE, type="topic", durable=True)
         arguments = {"x-queue-type": "quorum", "x-message-ttl": _FOURTEEN_DAYS}
@@ -104,20 +119,21 @@ class Publisher:
     def publish(self, *, queue: str, task: str, message_id: str, body: dict[str, Any], headers: dict[str, Any]) -> None:
         """Return once the broker has the message safe; `TemporarilyUnavailable` when it does not say so."""
         try:
-            self._app.send_task(
-                task,
-                kwargs=body,
-                task_id=message_id,
-                queue=queue,
-                headers=headers,
-                connection=self._connection,
-                mandatory=True,
-                confirm_timeout=self._timeout,
-                retry=False,
-            )
-        except (*self._connection.connection_errors, *self._connection.channel_errors, OSError) as error:
+            with may_be_away(self._connection):
+                self._app.send_task(
+                    task,
+                    kwargs=body,
+                    task_id=message_id,
+                    queue=queue,
+                    headers=headers,
+                    connection=self._connection,
+                    mandatory=True,
+                    confirm_timeout=self._timeout,
+                    retry=False,
+                )
+        except TemporarilyUnavailable:
             self.close()
-            raise TemporarilyUnavailable("The broker does not answer.", code="broker_unavailable") from error
+            raise
 
     def close(self) -> None:
         """Drop the connection; the next message opens a new one."""

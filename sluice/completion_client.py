@@ -95,8 +95,7 @@ class HttpCompletionClient:
 
     @asynccontextmanager
     async def _response(self, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
-        request_id = telemetry.current_request_id()
-        headers = {"x-request-id": request_id} if request_id else {}
+        headers = telemetry.http_headers()
         try:
             async with self._http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
                 if not response.is_success:

@@ -128,8 +128,7 @@ class HttpEmbeddingClient:
         raise TemporarilyUnavailable(f"EMB has no model {self._alias!r}.", code="embedder_unavailable")
 
     def _send(self, method: str, path: str, *, headers: dict[str, str] | None = None, **content: Any) -> httpx.Response:
-        request_id = telemetry.current_request_id()
-        sent = {**(headers or {}), **({"x-request-id": request_id} if request_id else {})}
+        sent = {**(headers or {}), **telemetry.http_headers()}
         try:
             response = self._http.request(method, path, headers=sent, **content)
         except httpx.TransportError as error:

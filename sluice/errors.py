@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sluice.storable import made_storable
+
 
 class SluiceError(Exception):
     """Something went wrong."""
@@ -12,7 +14,8 @@ class SluiceError(Exception):
     code = "error"
 
     def __init__(self, detail: str | None = None, *, code: str | None = None, **facts: Any) -> None:
-        self.detail = detail or (type(self).__doc__ or "").strip()
+        # Parsers and other services have their say in it, and it is stored.
+        self.detail = made_storable(detail or (type(self).__doc__ or "").strip())
         self.code = code or type(self).code
         self.facts = facts
         super().__init__(self.detail)

@@ -319,9 +319,48 @@ class LlmServiceSettings(Settings):
 
     host: str = "127.0.0.1"
     port: int = 8002
-    backend: str = Field("extractive", description="extractive (built in)")
+    backend: str = Field(
+        "extractive", description="extractive (built in), llama_cpp (GGUF), manifest (what the alias means), or remote"
+    )
     model: str = "default"
+    model_path: Path | None = Field(None, description="The GGUF file that llama_cpp loads")
+    threads: int | None = Field(None, ge=1, description="Default: CPU affinity or cgroup quota, whichever is less")
+    sequences: int = Field(8, ge=1, le=8, description="Answers that llama_cpp writes at the same time")
+    context_tokens: int = Field(
+        8192, ge=256, description="Prompt and answer together, for each sequence; its memory is reserved at the start"
+    )
+    answer_tokens: int = Field(1024, ge=1, description="Length of an answer at most when the request does not say one")
+    inter_token_seconds: float = Field(
+        0.05,
+        gt=0,
+        description="Prompts are read beside running answers as long as these pause no longer than this",
+    )
+    prompt_cache_bytes: int = Field(
+        512 * 1024**2, ge=0, description="Memory for computed prompts that had to make room; 0: none is kept"
+    )
+    remote_kind: Literal["openai", "gigachat"] = Field("openai", description="What the remote server speaks")
+    remote_url: str | None = Field(
+        None, description="Where the remote backend finds /chat/completions; prompts and passages are sent there"
+    )
+    remote_model: str | None = Field(None, description="The model's name on the remote server")
+    remote_key: SecretStr | None = Field(None, description="API key; for GigaChat, the authorization key")
+    remote_auth_url: str | None = Field(None, description="Where GigaChat's tokens are bought")
+    remote_scope: str = Field("GIGACHAT_API_PERS", description="Scope of GigaChat's tokens")
+    remote_ca: Path | None = Field(None, description="Certificate authority (PEM) that the remote server is signed by")
+    remote_timeout: float = Field(60.0, gt=0, description="Seconds to wait for the next piece of a remote answer")
+    remote_attempts: int = Field(1, ge=1, le=10, description="Attempts until a remote answer begins; 1: no retry")
+    remote_backoff_seconds: float = Field(
+        0.5, gt=0, description="Pause before the second attempt; doubles, with jitter"
+    )
+    stuck_seconds: float = Field(
+        15.0, gt=0, description="A model that has made no step for this long is stuck: the service is not ready"
+    )
     queue_requests: int = Field(64, ge=1, description="Requests that may wait; more are refused with 429")
+    queue_tokens: int = Field(
+        262_144,
+        ge=1,
+        description="Tokens, to be read and to be written, that may wait; more is refused with 429",
+    )
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_prompt_tokens: int = Field(32_768, ge=256)
     max_request_bytes: int = Field(4 * 1024**2, ge=1, description="A larger body is refused with 413")

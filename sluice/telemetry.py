@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import sys
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +16,10 @@ import sluice
 from sluice.settings import TelemetrySettings
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,64}$")
+# Ids of zeros alone are invalid; a later version may have more fields behind the flags.
+_TRACEPARENT = re.compile(
+    r"^(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})(?:-.*)?$"
+)
 
 
 def configure_logging(service: str, settings: TelemetrySettings) -> None:
@@ -63,14 +69,55 @@ def logger() -> Any:
     return structlog.stdlib.get_logger()
 
 
+def accept(request_id: str | None, traceparent: str | None) -> str:
+    """Begin the work of a request under the ids that its sender gave, when they are well formed, or new ones.
+
+    The id is returned. `traceparent` is that of W3C's Trace Context, level 1; our own part of the trace gets an id of
+    its own, which is the parent of whatever this work sends on.
+    """
+    accepted = accepted_request_id(request_id)
+    bind(request_id=accepted, **_trace(traceparent))
+    return accepted
+
+
 def accepted_request_id(offered: str | None) -> str:
     """The caller's request id when it is well formed, else a new one."""
     return offered if offered and _REQUEST_ID.match(offered) else uuid4().hex
 
 
+def continue_work(headers: Mapping[str, Any]) -> None:
+    """Go on with the work of the request that sent these headers (see `passed_on`); without any, with nobody's."""
+    bind(request_id=headers.get("request_id"), **_trace(headers.get("traceparent")))
+
+
+def passed_on() -> dict[str, str]:
+    """What tells the next process whose work this is: `request_id` and `traceparent`, as far as they are known."""
+    known = structlog.contextvars.get_contextvars()
+    ids = {"request_id": known.get("request_id"), "traceparent": _traceparent(known)}
+    return {name: value for name, value in ids.items() if value}
+
+
+def http_headers() -> dict[str, str]:
+    """The same, as the headers of an HTTP request."""
+    return {name.replace("request_id", "x-request-id"): value for name, value in passed_on().items()}
+
+
 def current_request_id() -> str | None:
     """The request that this work is done for, wherever it began."""
     return structlog.contextvars.get_contextvars().get("request_id")
+
+
+def _trace(parent: str | None) -> dict[str, str]:
+    given = _TRACEPARENT.match(parent or "")
+    return {
+        "trace_id": given["trace"] if given else secrets.token_hex(16),
+        "span_id": secrets.token_hex(8),
+        "trace_flags": given["flags"] if given else "00",
+    }
+
+
+def _traceparent(known: Mapping[str, Any]) -> str | None:
+    return f"00-{known['trace_id']}-{known['span_id']}-{known['trace_flags']}" if "trace_id" in known else None
 
 
 def bind(**facts: Any) -> None:

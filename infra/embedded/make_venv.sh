@@ -14,17 +14,29 @@ fi
 if [ -x .venv/bin/pip ]; then
     exit 0
 fi
-if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    # Debian keeps these two modules in a package of their own.
+
+# Installs Debian packages: install WHY PACKAGE...
+install() {
+    why=$1
+    shift
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
         as_root=
     elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
         as_root="sudo -n"
     else
-        echo "error: $python cannot make virtual environments. Install that part of it: apt-get install python3-venv" >&2
+        echo "error: $why. Install what is missing: apt-get install $*" >&2
         exit 1
     fi
     $as_root apt-get update -q || echo "apt-get update failed; trying with the lists that are there"
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-venv
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"
+}
+
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    # Debian keeps these two modules in a package of their own.
+    install "$python cannot make virtual environments" python3-venv
+fi
+# llama-cpp-python comes as source alone, and pip brings cmake and ninja along: minutes of work, once.
+if ! command -v c++ >/dev/null; then
+    install "there is no C++ compiler, which llama.cpp is built with" g++
 fi
 "$python" -m venv --clear .venv

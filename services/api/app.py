@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 import sluice
 from services.api.dependencies import Resources
 from services.api.errors import MEDIA_TYPE, Problem, add_handlers
+from services.api.idempotency import Answered, KeepsAnswers, replay
 from services.api.middleware import LimitedBody, Observed
 from services.api.permissions import PERMISSIONS
 from services.api.routes import (
@@ -76,6 +77,8 @@ def create_app(resources: Resources) -> FastAPI:
         app.include_router(router)
     system.add_docs(app)
     add_handlers(app)
+    app.add_exception_handler(Answered, replay)
+    app.add_middleware(KeepsAnswers, resources=resources)
     app.add_middleware(LimitedBody, upload_path="/api/documents", upload_limit=resources.ingest.max_upload_bytes)
     app.add_middleware(Observed)
     _check_permissions()

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api.errors import unforeseen
 from sluice.errors import TooLarge
-from sluice.telemetry import accepted_request_id, bind, forget, logger
+from sluice.telemetry import accept, forget, logger
 
 log = logger()
 requests_total = Counter("http_requests_total", "Requests", ["method", "route", "status"])
@@ -43,8 +43,8 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = accepted_request_id(Headers(scope=scope).get("x-request-id"))
-        bind(request_id=request_id)
+        headers = Headers(scope=scope)
+        request_id = accept(headers.get("x-request-id"), headers.get("traceparent"))
         started = time.perf_counter()
         status = _CLIENT_GONE
 
@@ -52,10 +52,10 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
+                sent = MutableHeaders(scope=message)
+                sent["X-Request-ID"] = request_id
+                sent["X-Content-Type-Options"] = "nosniff"
+                sent["Referrer-Policy"] = "no-referrer"
             await send(message)
 
         try:

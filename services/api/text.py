@@ -1,18 +1,17 @@
-"""Text that may be stored: PostgreSQL has no NUL, and half of a surrogate pair is no character."""
+"""Text that clients send, refused when no store takes it."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import AfterValidator
 
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+from sluice.storable import is_storable
 
 
 def storable(text: str) -> str:
     """The text; `ValueError` when it holds what no store takes."""
-    if _UNSTORABLE.search(text):
+    if not is_storable(text):
         raise ValueError("contains a NUL character or half of a surrogate pair")
     return text
 

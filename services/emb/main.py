@@ -14,7 +14,6 @@ from services.emb.catalog import Catalog
 from services.emb.loading import loader
 from services.emb.metrics import EmbMetrics
 from services.emb.queue import EmbeddingQueue, State
-from services.emb.threads import usable_threads
 from sluice import telemetry
 from sluice.model_store.store import ModelStore
 from sluice.settings import (
@@ -24,6 +23,7 @@ from sluice.settings import (
     TelemetrySettings,
     exit_with_reason,
 )
+from sluice.threads import usable_threads
 from sluice.wire.asgi import Application
 
 _GRACE_SECONDS = 30

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -14,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from services.llm.faces import Face
 from services.llm.generation import Generation
+from services.llm.host import ModelHost, ServedModel
 from services.llm.metrics import LlmMetrics
-from services.llm.scheduler import Scheduler
 from sluice import telemetry
 from sluice.wire.asgi import ClientGone, problem_for, while_connected
 
@@ -37,28 +38,36 @@ class StreamSettings:
     reader_seconds: float
 
 
+class AnswerTask(Protocol):
+    """What a request asks for, in a form that any model can be given."""
+
+    async def generation(self, model: ServedModel) -> tuple[Generation, Face]:
+        """Have the model read the request; `Malformed` if it is not in order."""
+
+
 class WholeAnswer:
     """Waits for a slot, writes the answer and sends it at once."""
 
-    def __init__(self, generation: Generation, face: Face, scheduler: Scheduler, metrics: LlmMetrics) -> None:
-        self._generation = generation
-        self._face = face
-        self._scheduler = scheduler
+    def __init__(self, task: AnswerTask, host: ModelHost, metrics: LlmMetrics) -> None:
+        self._task = task
+        self._host = host
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; `ClientGone` if nobody waits for it any more."""
         try:
-            text = await while_connected(receive, self._text())
+            content = await while_connected(receive, self._content())
         except ClientGone:
             self._metrics.abandoned.inc()
             raise
-        response = Response(self._face.whole(text).model_dump_json(), media_type="application/json")
-        await response(scope, receive, send)
+        await Response(content, media_type="application/json")(scope, receive, send)
 
-    async def _text(self) -> str:
-        async with self._scheduler.slot():
-            return await self._generation.whole_text()
+    async def _content(self) -> str:
+        with self._host.using() as model:
+            generation, face = await self._task.generation(model)
+            async with model.scheduler.slot(generation.tokens_at_most):
+                text = await generation.whole_text()
+            return face.whole(text).model_dump_json()
 
 
 class StreamedAnswer:
@@ -67,12 +76,9 @@ class StreamedAnswer:
     Until there is a slot nothing is sent, so a refusal is an ordinary response with its own status.
     """
 
-    def __init__(
-        self, generation: Generation, face: Face, scheduler: Scheduler, metrics: LlmMetrics, settings: StreamSettings
-    ) -> None:
-        self._generation = generation
-        self._face = face
-        self._scheduler = scheduler
+    def __init__(self, task: AnswerTask, host: ModelHost, metrics: LlmMetrics, settings: StreamSettings) -> None:
+        self._task = task
+        self._host = host
         self._metrics = metrics
         self._settings = settings
         self._started = False
@@ -87,20 +93,25 @@ class StreamedAnswer:
                 raise
 
     async def _stream(self, path: str, send: Send) -> None:
-        async with self._scheduler.slot():
-            await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-            self._started = True
-            try:
-                async with aclosing(self._events()) as events:
-                    async for event in events:
-                        await self._send(send, event)
-            except (ClientGone, asyncio.CancelledError):
-                raise
-            except Exception as error:  # noqa: BLE001 - logged, and told to the client in the stream
-                # The status is sent: all that is left is to say it in the stream, and not to say [DONE].
-                telemetry.logger().exception("answer.failed")
-                await self._send(send, f"data: {json.dumps(problem_for(error, path).body)}\n\n".encode())
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with self._host.using() as model:
+            self._generation, self._face = await self._task.generation(model)
+            async with model.scheduler.slot(self._generation.tokens_at_most):
+                await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+                self._started = True
+                await self._send_events(path, send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_events(self, path: str, send: Send) -> None:
+        try:
+            async with aclosing(self._events()) as events:
+                async for event in events:
+                    await self._send(send, event)
+        except (ClientGone, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - logged, and told to the client in the stream
+            # The status is sent: all that is left is to say it in the stream, and not to say [DONE].
+            telemetry.logger().exception("answer.failed")
+            await self._send(send, f"data: {json.dumps(problem_for(error, path).body)}\n\n".encode())
 
     async def _send(self, send: Send, event: bytes) -> None:
         try:

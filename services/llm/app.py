@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from functools import partial
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -13,12 +18,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.llm.answering import StreamedAnswer, StreamSettings, WholeAnswer
-from services.llm.backends.base import CompletionBackend, Prompt
+from services.llm.backends.base import Prompt, Sampling
 from services.llm.faces import ChatFace, Face, TextFace
 from services.llm.generation import Generation
+from services.llm.host import ModelHost, ServedModel
 from services.llm.metrics import LlmMetrics
-from services.llm.scheduler import Scheduler
-from sluice.errors import Invalid, NotFound, SluiceError, TemporarilyUnavailable
+from sluice import telemetry
+from sluice.errors import Invalid, NotFound, SluiceError
+from sluice.model_store.manifest import Version
 from sluice.settings import LlmServiceSettings
 from sluice.wire.asgi import (
     CLIENT_CLOSED_REQUEST,
@@ -44,7 +51,7 @@ from sluice.wire.completions import (
 RequestT = TypeVar("RequestT", ChatCompletionRequest, CompletionRequest)
 
 # To ignore these would be to answer another request than the one that was made.
-_REFUSED = {
+_REFUSED: dict[str, Any] = {
     "audio": None,
     "best_of": 1,
     "echo": False,
@@ -55,7 +62,6 @@ _REFUSED = {
     "logprobs": False,
     "modalities": ["text"],
     "n": 1,
-    "response_format": {"type": "text"},
     "suffix": None,
     "tools": [],
     "top_logprobs": 0,
@@ -63,16 +69,17 @@ _REFUSED = {
 
 
 def create_app(
-    settings: LlmServiceSettings, backend: CompletionBackend, scheduler: Scheduler, metrics: LlmMetrics
+    settings: LlmServiceSettings, host: ModelHost, metrics: LlmMetrics, *, on_failure: Callable[[], None]
 ) -> Application:
-    """The service around a backend."""
-    endpoints = Endpoints(settings, backend, scheduler, metrics)
+    """The service around a model. `on_failure` is called when the model cannot be loaded."""
+    endpoints = Endpoints(settings, host, metrics)
     app = Starlette(
         routes=[
             Route("/v1/chat/completions", endpoints.chat_completions, methods=["POST"]),
             Route("/v1/completions", endpoints.completions, methods=["POST"]),
             Route("/tokenize", endpoints.tokenize, methods=["POST"]),
             Route("/v1/models", endpoints.models),
+            Route("/v1/models/{alias}:activate", endpoints.activate, methods=["POST"]),
             Route("/healthz", endpoints.healthz),
             Route("/readyz", endpoints.readyz),
             Route("/metrics", endpoints.metrics),
@@ -86,6 +93,7 @@ def create_app(
             ClientGone: _on_client_gone,
             ClientDisconnect: _on_client_gone,
         },
+        lifespan=partial(_lifespan, host, on_failure),
     )
     return RequestLog(app, metrics.record_request)
 
@@ -93,26 +101,22 @@ def create_app(
 class Endpoints:
     """One method per route."""
 
-    def __init__(
-        self, settings: LlmServiceSettings, backend: CompletionBackend, scheduler: Scheduler, metrics: LlmMetrics
-    ) -> None:
+    def __init__(self, settings: LlmServiceSettings, host: ModelHost, metrics: LlmMetrics) -> None:
         self._settings = settings
-        self._backend = backend
-        self._scheduler = scheduler
+        self._host = host
         self._metrics = metrics
         self._since = int(time.time())
 
     async def chat_completions(self, request: Request) -> Application:
         """`POST /v1/chat/completions`."""
         wanted = await self._read(request, ChatCompletionRequest)
-        generation = self._generation(wanted, wanted.messages)
-        return self._answer(wanted, generation, ChatFace(generation))
+        return self._answer(wanted, Task(wanted, wanted.messages, ChatFace, self._metrics))
 
     async def completions(self, request: Request) -> Application:
         """`POST /v1/completions`."""
         wanted = await self._read(request, CompletionRequest)
-        generation = self._generation(wanted, [ChatMessage(role="user", content=wanted.prompt)])
-        return self._answer(wanted, generation, TextFace(generation))
+        messages = [ChatMessage(role="user", content=wanted.prompt)]
+        return self._answer(wanted, Task(wanted, messages, TextFace, self._metrics))
 
     async def tokenize(self, request: Request) -> Response:
         """`POST /tokenize`: how the backend splits a prompt, or the contents of messages."""
@@ -123,9 +127,10 @@ class Endpoints:
         if (wanted.prompt is None) == (wanted.messages is None):
             raise Invalid("Send either `prompt` or `messages`.", param="prompt")
         texts = [wanted.prompt] if wanted.prompt is not None else [m.content for m in wanted.messages or ()]
-        tokens = [token for text in texts for token in self._backend.tokens(text)]
+        backend = self._host.current.backend
+        tokens = [token for text in texts for token in backend.tokens(text)]
         response = TokenizeResponse(
-            count=len(tokens), max_model_len=self._settings.max_prompt_tokens, tokens=None, token_strs=tokens
+            count=len(tokens), max_model_len=backend.context_tokens, tokens=None, token_strs=tokens
         )
         return JSONResponse(response.model_dump(mode="json"))
 
@@ -134,10 +139,24 @@ class Endpoints:
         card = CompletionModelCard(
             id=self._settings.model,
             created=self._since,
-            backend=self._backend.name,
-            max_model_len=self._settings.max_prompt_tokens,
+            version=self._host.current.name,
+            backend=self._host.current.backend.name,
+            max_model_len=self._host.current.backend.context_tokens,
         )
         return JSONResponse(CompletionModelList(data=[card]).model_dump(mode="json"))
+
+    async def activate(self, request: Request) -> Response:
+        """`POST /v1/models/{alias}:activate` (internal): exchange the model while requests run.
+
+        The body may name one, `{"name": ..., "version": ...}`; without it, the one that the alias means now.
+        """
+        alias = request.path_params["alias"]
+        if alias != self._settings.model:
+            raise NotFound(f"No alias {alias!r}; this service has {self._settings.model!r}.", code="alias_not_found")
+        body = await read_body(request.stream(), self._settings.max_request_bytes)
+        wanted = validated(Version, json_object(body)) if body else None
+        served = await self._host.activate(wanted)
+        return JSONResponse({"alias": alias, "model": served.name})
 
     async def healthz(self, _: Request) -> Response:
         """The event loop is alive."""
@@ -145,10 +164,7 @@ class Endpoints:
 
     async def readyz(self, _: Request) -> Response:
         """Requests can be served now."""
-        if self._scheduler.draining:
-            raise TemporarilyUnavailable("The service is shutting down.", code="not_ready")
-        if not self._backend.responsive:
-            raise TemporarilyUnavailable("The backend is stuck.", code="not_ready")
+        self._host.require_ready()
         return JSONResponse({"status": "ready"})
 
     async def metrics(self, _: Request) -> Response:
@@ -157,7 +173,7 @@ class Endpoints:
 
     async def stats(self, _: Request) -> Response:
         """Facts about this moment."""
-        return JSONResponse({"backend": self._backend.name, **self._scheduler.stats()})
+        return JSONResponse(self._host.stats())
 
     async def config(self, _: Request) -> Response:
         """The settings; LLM has no secrets."""
@@ -173,32 +189,80 @@ class Endpoints:
         return wanted
 
     def _require_model(self, model: str) -> None:
-        if model not in (self._settings.model, self._backend.name):
+        if model not in (self._settings.model, self._host.current.name):
             raise NotFound(
                 f"No model {model!r}; this service has {self._settings.model!r}.", code="model_not_found", param="model"
             )
 
-    def _generation(self, wanted: ChatCompletionRequest | CompletionRequest, messages: list[ChatMessage]) -> Generation:
-        prompt = Prompt(messages, wanted.documents, wanted.temperature, wanted.top_p, wanted.seed)
-        generation = Generation(
-            self._backend, prompt, stop=wanted.stop, max_tokens=wanted.token_limit, metrics=self._metrics
-        )
-        limit = self._settings.max_prompt_tokens
-        if generation.prompt_tokens > limit:
-            raise Malformed(
-                f"The prompt has {generation.prompt_tokens} tokens; {limit} are accepted.",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        return generation
-
-    def _answer(
-        self, wanted: ChatCompletionRequest | CompletionRequest, generation: Generation, face: Face
-    ) -> Application:
+    def _answer(self, wanted: ChatCompletionRequest | CompletionRequest, task: Task) -> Application:
         if not wanted.stream:
-            return WholeAnswer(generation, face, self._scheduler, self._metrics)
+            return WholeAnswer(task, self._host, self._metrics)
         stream = StreamSettings(wanted.wants_usage, self._settings.ping_seconds, self._settings.reader_seconds)
-        return StreamedAnswer(generation, face, self._scheduler, self._metrics, stream)
+        return StreamedAnswer(task, self._host, self._metrics, stream)
+
+
+class Task:
+    """An `AnswerTask`: a request, and the shape of its answer."""
+
+    def __init__(
+        self,
+        wanted: ChatCompletionRequest | CompletionRequest,
+        messages: Sequence[ChatMessage],
+        face: Callable[[Generation], Face],
+        metrics: LlmMetrics,
+    ) -> None:
+        self._wanted = wanted
+        self._messages = messages
+        self._face = face
+        self._metrics = metrics
+
+    async def generation(self, model: ServedModel) -> tuple[Generation, Face]:
+        """Have the model read the request; `Malformed` if it is not in order."""
+        answer = await model.backend.prepare(self._prompt())
+        generation = Generation(model.name, answer, stop=self._wanted.stop, metrics=self._metrics)
+        return generation, self._face(generation)
+
+    def _prompt(self) -> Prompt:
+        wanted = self._wanted
+        return Prompt(
+            self._messages,
+            wanted.documents,
+            raw=isinstance(wanted, CompletionRequest),
+            sampling=_sampling(wanted),
+            max_tokens=wanted.token_limit,
+            response_format=wanted.response_format,
+            grammar=wanted.grammar,
+        )
+
+
+def _sampling(wanted: ChatCompletionRequest | CompletionRequest) -> Sampling:
+    """What the request says; where it says nothing, what `Sampling` says."""
+    names = [each.name for each in fields(Sampling)]
+    return Sampling(**{name: said for name in names if (said := getattr(wanted, name)) is not None})
+
+
+@asynccontextmanager
+async def _lifespan(host: ModelHost, on_failure: Callable[[], None], _: Starlette) -> AsyncIterator[None]:
+    """Load the model beside the first requests, which are told to wait; free it at the end."""
+    loading = asyncio.create_task(_load(host, on_failure))
+    following = asyncio.create_task(host.follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(loading, following, return_exceptions=True)
+        await host.close()
+
+
+async def _load(host: ModelHost, on_failure: Callable[[], None]) -> None:
+    try:
+        await host.start()
+    except SluiceError as error:
+        telemetry.logger().error("model.load_failed", detail=error.detail)
+        on_failure()
+    except Exception:  # noqa: BLE001 - whatever it is, the process must say so and end
+        telemetry.logger().exception("model.load_failed")
+        on_failure()
 
 
 def _on_error(request: Request, error: Exception) -> Response:

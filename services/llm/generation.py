@@ -7,39 +7,34 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from uuid import uuid4
 
-from services.llm.backends.base import CompletionBackend, Prompt
+from services.llm.backends.base import Facts, PreparedAnswer
 from services.llm.metrics import LlmMetrics
 from services.llm.stopping import AnswerLimits
-from sluice.wire.completions import FinishReason, Usage
+from sluice.wire.completions import FinishReason, PromptTokensDetails, Usage
 
 
 class Generation:
     """An answer: its identity, its text as it comes, and how it ended."""
 
-    def __init__(
-        self,
-        backend: CompletionBackend,
-        prompt: Prompt,
-        *,
-        stop: Sequence[str],
-        max_tokens: int | None,
-        metrics: LlmMetrics,
-    ) -> None:
+    def __init__(self, backend_name: str, answer: PreparedAnswer, *, stop: Sequence[str], metrics: LlmMetrics) -> None:
         self.id = uuid4().hex
         self.created = int(time.time())
-        self.backend_name = backend.name
-        self._backend = backend
-        self._prompt = prompt
-        self._prompt_tokens = sum(len(backend.tokens(text)) for text in prompt.texts())
-        self._limits = AnswerLimits(stop, max_tokens)
+        self.backend_name = backend_name
+        self._answer = answer
+        self._limits = AnswerLimits(stop, answer.max_tokens)
+        self._cached_tokens: int | None = None
+        self._counted: Usage | None = None
         self._metrics = metrics
 
     async def texts(self) -> AsyncGenerator[str, None]:
         """The answer, piece by piece, up to a stop string or the limit of tokens."""
         began = time.monotonic()
         try:
-            async with aclosing(self._backend.generate(self._prompt)) as pieces:
+            async with aclosing(self._answer.pieces()) as pieces:
                 async for piece in pieces:
+                    if isinstance(piece, Facts):
+                        self._learn(piece)
+                        continue
                     if not self._limits.tokens:
                         self._metrics.first_piece.observe(time.monotonic() - began)
                     if text := self._limits.feed(piece):
@@ -49,8 +44,17 @@ class Generation:
             if text := self._limits.end():
                 yield text
         finally:
-            self._metrics.tokens.labels("prompt").inc(self._prompt_tokens)
-            self._metrics.tokens.labels("completion").inc(self._limits.tokens)
+            usage = self.usage
+            self._metrics.tokens.labels("prompt").inc(usage.prompt_tokens)
+            self._metrics.tokens.labels("completion").inc(usage.completion_tokens)
+            self._metrics.tokens.labels("cached").inc(self._cached_tokens or 0)
+
+    def _learn(self, facts: Facts) -> None:
+        if facts.cached_tokens is not None:
+            self._cached_tokens = facts.cached_tokens
+        if facts.finish_reason is not None:
+            self._limits.reason_of_the_end = facts.finish_reason
+        self._counted = facts.usage or self._counted
 
     async def whole_text(self) -> str:
         """The answer at once."""
@@ -58,9 +62,9 @@ class Generation:
             return "".join([text async for text in texts])
 
     @property
-    def prompt_tokens(self) -> int:
-        """Tokens that the backend reads."""
-        return self._prompt_tokens
+    def tokens_at_most(self) -> int:
+        """Tokens to read and to write, as far as is known beforehand."""
+        return self._answer.prompt_tokens + (self._answer.max_tokens or 0)
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -70,8 +74,12 @@ class Generation:
     @property
     def usage(self) -> Usage:
         """Tokens read and written so far."""
+        if self._counted is not None:
+            return self._counted
+        cached = self._cached_tokens
         return Usage(
-            prompt_tokens=self._prompt_tokens,
+            prompt_tokens=self._answer.prompt_tokens,
             completion_tokens=self._limits.tokens,
-            total_tokens=self._prompt_tokens + self._limits.tokens,
+            total_tokens=self._answer.prompt_tokens + self._limits.tokens,
+            prompt_tokens_details=None if cached is None else PromptTokensDetails(cached_tokens=cached),
         )

@@ -12,98 +12,95 @@ from services.llm.metrics import LlmMetrics
 from sluice.errors import TemporarilyUnavailable, TooManyRequests
 from sluice.settings import LlmServiceSettings
 
-_DRAINING_RETRY_SECONDS = 5.0
 _WEIGHT_OF_NEWEST = 0.2
 _LONGEST_RETRY_SECONDS = 300.0
+# Before anything is known: a small model on two cores.
+_FIRST_GUESS = 100.0
 
 
 class Scheduler:
-    """Hands out the backend's slots in the order of arrival. Belongs to one event loop."""
+    """Hands out the slots of one model in the order of arrival. Belongs to one event loop."""
 
     def __init__(self, slots: int, settings: LlmServiceSettings, metrics: LlmMetrics) -> None:
         self._slots = slots
         self._free = asyncio.Semaphore(slots)
         self._queue_requests = settings.queue_requests
+        self._queue_tokens = settings.queue_tokens
         self._queue_seconds = settings.queue_seconds
         self._metrics = metrics
-        self._waiting = 0
-        self._active = 0
-        self._seconds_per_answer = 1.0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.draining = False
-        metrics.waiting.set_function(lambda: self._waiting)
-        metrics.active.set_function(lambda: self._active)
+        self.waiting = 0
+        self.active = 0
+        self._waiting_tokens = 0
+        self._tokens_per_second = _FIRST_GUESS
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold a slot while inside.
+    async def slot(self, tokens: int) -> AsyncIterator[None]:
+        """Hold a slot while inside, for so many tokens to be read and written.
 
-        Raises `TooManyRequests` when the queue is full, `TemporarilyUnavailable` when the service drains or the wait
-        was too long. Cancel to leave the queue.
+        Raises `TooManyRequests` when the queue is full, `TemporarilyUnavailable` when the wait was too long. Cancel to
+        leave the queue.
         """
-        if self.draining:
-            raise TemporarilyUnavailable(
-                "The service is shutting down.", code="draining", retry_after=_DRAINING_RETRY_SECONDS
-            )
-        if self._free.locked() and self._waiting >= self._queue_requests:
-            raise TooManyRequests(
-                f"{self._waiting} requests are waiting, and no more may.",
-                code="queue_full",
-                retry_after=self._expected_wait(),
-            )
-        with self._accepted():
-            await self._wait_for_slot()
-            began = time.monotonic()
-            self._active += 1
-            try:
-                yield
-            finally:
-                self._active -= 1
-                self._free.release()
-                self._seconds_per_answer += _WEIGHT_OF_NEWEST * (time.monotonic() - began - self._seconds_per_answer)
-
-    async def drain(self) -> None:
-        """Accept nothing new, and return when all that was accepted is answered."""
-        self.draining = True
-        await self._idle.wait()
+        if self._free.locked():
+            self._require_room(tokens)
+        await self._wait_for_slot(tokens)
+        began = time.monotonic()
+        self.active += 1
+        try:
+            yield
+            self._learn(tokens, time.monotonic() - began)
+        finally:
+            self.active -= 1
+            self._free.release()
 
     def stats(self) -> dict[str, Any]:
         """Facts about this moment."""
         return {
-            "draining": self.draining,
             "slots": self._slots,
-            "active": self._active,
-            "waiting": self._waiting,
+            "active": self.active,
+            "waiting": self.waiting,
+            "waiting_tokens": self._waiting_tokens,
             "queue_capacity": self._queue_requests,
-            "seconds_per_answer": round(self._seconds_per_answer, 3),
+            "queue_capacity_tokens": self._queue_tokens,
+            "tokens_per_second": round(self._tokens_per_second, 1),
         }
 
-    async def _wait_for_slot(self) -> None:
+    def _require_room(self, tokens: int) -> None:
+        if self.waiting >= self._queue_requests:
+            what = f"{self.waiting} requests are waiting, and no more may."
+        # Whoever would be the first in line is let in, however long the prompt: it will be next.
+        elif self.waiting and self._waiting_tokens + tokens > self._queue_tokens:
+            what = f"Requests of {self._waiting_tokens} tokens are waiting; {self._queue_tokens} may."
+        else:
+            return
+        raise TooManyRequests(what, code="queue_full", retry_after=self._expected_wait(tokens))
+
+    async def _wait_for_slot(self, tokens: int) -> None:
         began = time.monotonic()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._queue_seconds):
-                await self._free.acquire()
-        except TimeoutError:
-            raise TemporarilyUnavailable(
-                f"The request waited {self._queue_seconds:g} seconds and was dropped.",
-                code="queue_deadline",
-                retry_after=self._expected_wait(),
-            ) from None
-        finally:
-            self._waiting -= 1
+        with self._in_line(tokens):
+            try:
+                async with asyncio.timeout(self._queue_seconds):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise TemporarilyUnavailable(
+                    f"The request waited {self._queue_seconds:g} seconds and was dropped.",
+                    code="queue_deadline",
+                    retry_after=self._expected_wait(tokens),
+                ) from None
         self._metrics.queue_wait.observe(time.monotonic() - began)
 
-    def _expected_wait(self) -> float:
-        return min(_LONGEST_RETRY_SECONDS, (self._waiting + 1) * self._seconds_per_answer / self._slots)
-
     @contextmanager
-    def _accepted(self) -> Iterator[None]:
-        self._idle.clear()
+    def _in_line(self, tokens: int) -> Iterator[None]:
+        self.waiting += 1
+        self._waiting_tokens += tokens
         try:
             yield
         finally:
-            # This request is neither waiting nor active any more.
-            if not self._waiting and not self._active:
-                self._idle.set()
+            self.waiting -= 1
+            self._waiting_tokens -= tokens
+
+    def _learn(self, tokens: int, seconds: float) -> None:
+        newest = self._slots * tokens / max(seconds, 0.001)
+        self._tokens_per_second += _WEIGHT_OF_NEWEST * (newest - self._tokens_per_second)
+
+    def _expected_wait(self, tokens: int) -> float:
+        return min(_LONGEST_RETRY_SECONDS, (self._waiting_tokens + tokens) / max(self._tokens_per_second, 0.1))

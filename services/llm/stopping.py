@@ -20,6 +20,8 @@ class AnswerLimits:
         self._held = ""
         self.tokens = 0
         self.finish_reason: FinishReason | None = None
+        self.reason_of_the_end: FinishReason = "stop"
+        """Why the backend ended the answer, when it does."""
 
     def feed(self, piece: Piece) -> str:
         """What of the answer may be shown after this piece; `finish_reason` is set when that was the last of it."""
@@ -29,14 +31,14 @@ class AnswerLimits:
         if found:
             self.finish_reason = "stop"
             return self._release(min(found))
-        if self._max_tokens is not None and self.tokens >= self._max_tokens:
+        if piece.tokens and self._max_tokens is not None and self.tokens >= self._max_tokens:
             self.finish_reason = "length"
             return self._release(len(self._held))
         return self._release(len(self._held) - self._possible_beginning())
 
     def end(self) -> str:
         """The text held back, when the answer has ended by itself."""
-        self.finish_reason = self.finish_reason or "stop"
+        self.finish_reason = self.finish_reason or self.reason_of_the_end
         return self._release(len(self._held))
 
     def _release(self, length: int) -> str:

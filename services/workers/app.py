@@ -10,7 +10,7 @@ from celery.signals import worker_process_init
 from sluice.broker import celery_app
 from sluice.kill_points import load_kill_points
 from sluice.settings import BrokerSettings, TelemetrySettings
-from sluice.telemetry import bind, configure_logging, forget
+from sluice.telemetry import bind, configure_logging, continue_work, forget
 from sluice.wire.messages import Message, RunStep
 
 M = TypeVar("M", bound=Message)
@@ -43,7 +43,8 @@ def register(app: Celery, message_type: type[M], handle: Handler[M]) -> None:
     """Have `handle` called with each message of this type; one that does not fit the type is dead-lettered."""
 
     def run(task: Task[Any, Any], **body: Any) -> None:
-        bind(request_id=task.request.get("request_id"), message_id=task.request.id)
+        continue_work(task.request)
+        bind(message_id=task.request.id)
         try:
             redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
             handle(message_type.model_validate(body), redelivered=redelivered)

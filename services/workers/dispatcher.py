@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import closing
 from threading import Event
 from types import FrameType
 from typing import Final
@@ -17,13 +18,13 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.workers.recorder import Recorder
-from services.workers.upkeep import Upkeep
+from services.workers.upkeep import Upkeep, jobs_gauge
 from sluice.broker import QUEUES, Publisher, declare_topology
 from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
 from sluice.errors import TemporarilyUnavailable
 from sluice.jobs import dispatch, recovery
-from sluice.jobs.outbox import CHANNEL
+from sluice.jobs.outbox import CHANNEL, ROOM
 from sluice.kill_points import KillPoint, load_kill_points, strike
 from sluice.settings import (
     BrokerSettings,
@@ -38,7 +39,6 @@ from sluice.telemetry import configure_logging, logger
 log = logger()
 published = Counter("sluice_dispatched", "Messages published and confirmed", ["queue"])
 requeued = Counter("sluice_requeued", "Steps queued again by the sweeper", ["reason"])
-jobs_gauge = Gauge("sluice_jobs", "Jobs by state", ["state"])
 oldest_gauge = Gauge(
     "sluice_job_oldest_heartbeat_timestamp_seconds", "Unix time of the running step that was silent longest; 0: none"
 )
@@ -53,6 +53,7 @@ queue_wait = Histogram(
 )
 _AFTER_A_FAULT: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
+_WITHOUT_ROOM: Final = 0.1
 
 
 class Relay:
@@ -62,13 +63,15 @@ class Relay:
         self._sessions = sessions
         self._publisher = publisher
         self._settings = settings
+        # Something is due that did not fit when it was last looked at.
+        self.wants_room = False
 
     def run_once(self) -> int:
         """Publish what is due now and fits; how many."""
         with unscoped_session(self._sessions) as session:
             waiting = dispatch.waiting_queues(session, QUEUES)
-            slots = dispatch.worker_slots(session) if waiting else 1
-        return sum(self._relay(queue, slots) for queue in waiting)
+        self.wants_room = bool(waiting)
+        return sum(self._relay(queue, slots) for queue, slots in waiting.items())
 
     def _relay(self, queue: str, slots: int) -> int:
         with unscoped_session(self._sessions) as session:
@@ -125,11 +128,12 @@ class Sweeper:
             return
         self._next_look = time.monotonic() + _LOOK_SECONDS
         with unscoped_session(self._sessions) as session:
-            for state, number in dispatch.count_states(session).items():
-                jobs_gauge.labels(state.value).set(number)
+            live = dispatch.count_live(session)
             oldest_gauge.set(dispatch.oldest_heartbeat(session, self._settings) or 0)
             starvation_gauge.set(dispatch.starvation_seconds(session))
             slots_gauge.set(dispatch.worker_slots(session))
+        for state, number in live.items():
+            jobs_gauge.labels(state.value).set(number)
 
 
 class Bell:
@@ -139,16 +143,20 @@ class Bell:
         self._url = url.replace("postgresql+psycopg://", "postgresql://", 1)
         self._connection: psycopg.Connection | None = None
 
-    def wait(self, seconds: float) -> None:
-        """Return when it rings, or after `seconds`."""
+    def wait(self, seconds: float, *, for_room: bool) -> None:
+        """Return when it rings, or after `seconds`; that a queue has room counts only when it is waited `for_room`."""
         try:
             if self._connection is None:
                 self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
                 self._connection.execute(f"LISTEN {CHANNEL}")
+                self._connection.execute(f"LISTEN {ROOM}")
                 return
-            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
-                pass
-            # Many promises ring at once; one look serves them all.
+            # Closed before the next use of the connection, or it would go on holding it.
+            with closing(self._connection.notifies(timeout=seconds)) as rings:
+                for ring in rings:
+                    if for_room or ring.channel == CHANNEL:
+                        break
+            # Many ring at once; one look serves them all.
             for _ in self._connection.notifies(timeout=0):
                 pass
         except psycopg.Error:
@@ -195,12 +203,13 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
     log.info("dispatcher.started")
     while not stop.is_set():
         try:
-            if not declared:
-                declare_topology(broker)
-                declared = True
+            # What needs PostgreSQL alone goes on while the broker is away.
             sweeper.run_if_due()
             sweeper.observe_if_due()
             upkeep.run_if_due()
+            if not declared:
+                declare_topology(broker)
+                declared = True
             while relay.run_once() and not stop.is_set():
                 pass
             recorder.run_if_due()
@@ -208,16 +217,15 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             declared = False
             log.warning("dispatcher.part_away", code=error.code, detail=error.detail)
             stop.wait(_AFTER_A_FAULT)
-        except OSError as error:
-            log.warning("dispatcher.part_away", code="broker_unavailable", error=type(error).__name__)
-            stop.wait(_AFTER_A_FAULT)
         except SQLAlchemyError as error:
             if not is_outage(error):
                 raise
             log.warning("dispatcher.part_away", code="database_unavailable", error=type(error).__name__)
             sweeper.wait_a_lease()
             stop.wait(_AFTER_A_FAULT)
-        bell.wait(settings.poll_seconds)
+        # Steps that are over at once do not each tell of the room that they leave.
+        patience = min(_WITHOUT_ROOM, settings.poll_seconds) if relay.wants_room else settings.poll_seconds
+        bell.wait(patience, for_room=relay.wants_room)
     recorder.close()
     publisher.close()
 

@@ -124,7 +124,7 @@ def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -
     with tenant_session(it.sessions, claim.tenant_id) as session:
         claims.finish(session, claim)
         replaced = _activate(session, version)
-    log.info("document.ready", document_id=str(version.document_id), version=version.number)
+    log.info("document.ready", document_id=str(version.document_id), number=version.number)
     if replaced:
         try:
             it.index.delete_versions(claim.tenant_id, replaced)

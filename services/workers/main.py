@@ -6,13 +6,13 @@ import argparse
 import os
 import socket
 
-from amqp.exceptions import RecoverableConnectionError
 from prometheus_client import CollectorRegistry, multiprocess, start_http_server
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from services.workers.app import create_app
 from services.workers.presence import Presence
 from sluice.broker import QUEUES, declare_topology
+from sluice.errors import TemporarilyUnavailable
 from sluice.kill_points import load_kill_points
 from sluice.settings import BrokerSettings, DatabaseSettings, SettingsError, TelemetrySettings, exit_with_reason
 from sluice.telemetry import configure_logging, logger
@@ -58,11 +58,11 @@ def main() -> None:
 def _wait_for(broker: BrokerSettings) -> None:
     def say(state: RetryCallState) -> None:
         reason = state.outcome.exception() if state.outcome else None
-        logger().warning("worker.broker_away", error=type(reason).__name__, attempt=state.attempt_number)
+        logger().warning("worker.broker_away", error=str(reason), attempt=state.attempt_number)
 
     # Started beside the broker, or before it: no reason to die.
     for attempt in Retrying(
-        retry=retry_if_exception_type((OSError, RecoverableConnectionError)), wait=wait_fixed(2), before_sleep=say
+        retry=retry_if_exception_type(TemporarilyUnavailable), wait=wait_fixed(2), before_sleep=say
     ):
         with attempt:
             declare_topology(broker)

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from sluice.broker import DEAD
+from sluice.broker import DEAD, may_be_away
 from sluice.db.unscoped import UnscopedSessions, unscoped_session
 from sluice.errors import SluiceError, TemporarilyUnavailable
 from sluice.ids import derived_id, new_id
@@ -58,15 +58,18 @@ class Recorder:
             limits = {"read_timeout": 10, "write_timeout": 10}
             self._connection = Connection(self._url, connect_timeout=5, transport_options=limits)
         try:
-            channel = self._connection.default_channel
-            for number in range(_AT_ONCE):
-                message = channel.basic_get(DEAD)
-                if message is None:
-                    return number
-                self._record(channel.message_to_python(message))
-        except (*self._connection.connection_errors, *self._connection.channel_errors, OSError) as error:
+            with may_be_away(self._connection):
+                return self._empty(self._connection.default_channel)
+        except TemporarilyUnavailable:
             self.close()
-            raise TemporarilyUnavailable("The broker does not answer.", code="broker_unavailable") from error
+            raise
+
+    def _empty(self, channel: Any) -> int:
+        for number in range(_AT_ONCE):
+            message = channel.basic_get(DEAD)
+            if message is None:
+                return number
+            self._record(channel.message_to_python(message))
         return _AT_ONCE
 
     def close(self) -> None:
@@ -83,6 +86,7 @@ class Recorder:
         body = _as_text(message.body)
         with unscoped_session(self._sessions) as session:
             step = _step_of(session, body)
+            step_id = step.id if step else None
             new = _insert(session, message, headers, reason=reason, queue=queue, body=body, step=step)
             if new and step is not None:
                 error = SluiceError(_REFUSED.format(reason=reason), code="message_refused", cause_class=reason)
@@ -90,7 +94,7 @@ class Recorder:
         message.ack()
         if new:
             recorded.labels(reason).inc()
-            log.warning("dead_letter.recorded", reason=reason, queue=queue, step_id=str(step.id) if step else None)
+            log.warning("dead_letter.recorded", reason=reason, queue=queue, step_id=str(step_id) if step_id else None)
 
 
 def _insert(

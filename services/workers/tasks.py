@@ -74,8 +74,9 @@ def _patiently(write: Callable[[], T]) -> T:
 
 def _claim(it: Resources, message: RunStep) -> Claim | None:
     holder = it.liveness.hold()
-    with tenant_session(it.sessions, message.tenant_id) as session:
-        return claims.claim(session, message.step_id, worker=it.worker, settings=it.jobs, holder=holder)
+    return claims.claim_at_once(
+        it.sessions, message.tenant_id, message.step_id, worker=it.worker, settings=it.jobs, holder=holder
+    )
 
 
 def _inherit(it: Resources, message: RunStep) -> Claim | None:

@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from sluice.db.unscoped import UnscopedSessions, unscoped_session
-from sluice.jobs import recovery, retention
+from sluice.jobs import dispatch, recovery, retention
 from sluice.settings import JobSettings
 
 pruned = Counter("sluice_pruned", "Rows removed because they were kept for long enough", ["table"])
@@ -17,6 +17,8 @@ drift_gauge = Gauge(
     "Points, objects and rows that the doctor found missing or orphaned, and left so",
     ["store", "kind"],
 )
+# Those that wait or run are counted more often, by the sweeper.
+jobs_gauge = Gauge("sluice_jobs", "Jobs by state", ["state"])
 _EVERY_SECONDS: Final = 60.0
 
 
@@ -39,8 +41,11 @@ class Upkeep:
                 removed = retention.prune(session, self._settings)
                 retention.submit_due_sweeps(session, self._settings)
             found = retention.drift(session)
+            finished = dispatch.count_finished(session)
         for table, number in removed.items():
             pruned.labels(table).inc(number)
+        for state, number in finished.items():
+            jobs_gauge.labels(state.value).set(number)
         drift_gauge.clear()
         for (store, kind), number in found.items():
             drift_gauge.labels(store, kind).set(number)

@@ -16,7 +16,7 @@ from sluice.documents.models import Chunk, Document, DocumentVersion
 from sluice.documents.repository import DocumentNotFound, delete_chunks
 from sluice.errors import Conflict, TemporarilyUnavailable
 from sluice.identity import audit
-from sluice.jobs import repository as jobs
+from sluice.jobs import actions
 from sluice.jobs.models import DeadLetter, Job, JobStep
 from sluice.jobs.state import LIVE, JobState
 from sluice.object_store import ObjectStore, document_prefix
@@ -80,7 +80,7 @@ def _hide(session: Session, document_id: UUID) -> None:
     # Jobs before the document, the order in which a worker's last transaction locks them.
     for job in session.scalars(select(Job).where(Job.document_id == document_id, Job.state.in_(LIVE))).all():
         with suppress(Conflict):
-            jobs.cancel(session, job.id)
+            actions.cancel(session, job.id)
     document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
     if document is None:
         raise DocumentNotFound(f"There is no document {document_id}.")

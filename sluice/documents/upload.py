@@ -20,6 +20,7 @@ from sluice.documents import precedence, repository
 from sluice.documents.models import Document, DocumentVersion, Upload
 from sluice.errors import Conflict, Invalid, NotFound
 from sluice.ids import new_id
+from sluice.jobs import actions
 from sluice.jobs import repository as jobs
 from sluice.jobs.lanes import lane_of
 from sluice.jobs.models import Job, JobStep
@@ -193,7 +194,7 @@ class Intake:
         if job.state in (JobState.FAILED, JobState.CANCELED):
             # Whoever uploads a failed document again wants it tried again; of several, the first one says so.
             with suppress(Conflict):
-                job = jobs.retry(session, job.id, self._settings)
+                job = actions.retry(session, job.id, self._settings)
                 return Accepted(version.document_id, version.id, job.id, job.state, duplicate=False)
             job = jobs.get(session, job.id)
         return Accepted(version.document_id, version.id, job.id, job.state, duplicate=True)
@@ -236,7 +237,7 @@ def _made_newest(session: Session, version: DocumentVersion) -> bool:
         if job.state in LIVE:
             # It may end in this moment; the version itself then tells.
             with suppress(Conflict):
-                jobs.cancel(session, job.id)
+                actions.cancel(session, job.id)
     for each in newer:
         each.superseded_at = each.superseded_at or func.now()
     session.execute(select(Document.id).where(Document.id == version.document_id).with_for_update())

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, LargeBinary, String, UniqueConstraint, text
+from sqlalchemy import BigInteger, Index, LargeBinary, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -54,3 +54,22 @@ class AuditEntry(Identified, TenantOwned, Base):
     digest: Mapped[bytes] = mapped_column(LargeBinary(32))
 
     __table_args__ = (UniqueConstraint("tenant_id", "number"),)
+
+
+class IdempotencyKey(Identified, TenantOwned, Timestamped, Base):
+    """A request that its sender has given a name, so that sending it again does nothing again; and its answer."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[UUID]
+    key: Mapped[str] = mapped_column(String(255))
+    # SHA-256 of what was asked for: another request must not have the same name.
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32))
+    # Counts those who have begun to answer it. Only the last one may write the answer down.
+    attempt: Mapped[int] = mapped_column(default=1, server_default="1")
+    begun_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, str]] = mapped_column(JSONB, default=dict, server_default="{}")
+    body: Mapped[str | None]
+
+    __table_args__ = (UniqueConstraint("user_id", "key"), Index("ix_idempotency_keys_created", "created_at"))

@@ -1,7 +1,7 @@
-"""What a person may do to jobs, to many of them in one transaction.
+"""What a person may do to jobs, to one or to many in one transaction.
 
-A job in a state that does not accept the action is left as it is; nobody is asked a question between the look at the
-state and the change, because the rows are locked by then.
+Of many, those in a state that does not accept the action are left as they are; nobody is asked a question between the
+look at the state and the change, because the rows are locked by then.
 """
 
 from __future__ import annotations
@@ -12,18 +12,37 @@ from uuid import UUID
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
-from sluice.jobs import dead_letters, outbox, selection
+from sluice.jobs import dead_letters, endings, outbox, repository, selection
 from sluice.jobs.dead_letters import Resolution
 from sluice.jobs.models import Job, JobStep
-from sluice.jobs.state import Action, JobState
+from sluice.jobs.state import Action, JobState, check_allowed
 from sluice.settings import JobSettings
 
 
+def cancel(session: Session, job_id: UUID) -> Job:
+    """Stop the job: at once when no worker has it, else at the worker's next look. `Conflict` when it has ended."""
+    job = _held(session, job_id, Action.CANCEL)
+    cancel_all(session, [job_id])
+    session.refresh(job)
+    return job
+
+
+def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | None = None) -> Job:
+    """Try a failed or canceled job again, from its last checkpoint; `Conflict` in any other state.
+
+    Attempts go on counting. Its dead letters are closed as dealt with, by the user `by`.
+    """
+    job = _held(session, job_id, Action.RETRY)
+    retry_all(session, [job_id], settings, by=by)
+    session.refresh(job)
+    return job
+
+
 def cancel_all(session: Session, job_ids: Sequence[UUID]) -> Sequence[UUID]:
-    """Stop these jobs, as `repository.cancel` stops one; the ids of those that could be stopped."""
+    """Stop these jobs, as `cancel` stops one; the ids of those that could be stopped."""
     held = _hold(session, job_ids, Action.CANCEL)
     _change_jobs(session, held, cancel_requested_at=func.now())
-    _change_steps(session, held, {JobState.QUEUED}, state=JobState.CANCELED)
+    endings.cancel_waiting(session, held)
     has_running = exists().where(JobStep.job_id == Job.id, JobStep.state == JobState.RUNNING)
     session.execute(
         update(Job)
@@ -31,7 +50,7 @@ def cancel_all(session: Session, job_ids: Sequence[UUID]) -> Sequence[UUID]:
         .values(state=JobState.CANCELED, finished_at=func.now(), updated_at=func.now(), revision=Job.revision + 1)
         .execution_options(synchronize_session=False)
     )
-    outbox.wake_dispatcher(session)
+    outbox.tell_of_room(session)
     return held
 
 
@@ -43,7 +62,7 @@ def retry_all(
     by: UUID | None,
     how: Resolution = Resolution.RETRIED,
 ) -> Sequence[UUID]:
-    """Try these jobs again, as `repository.retry` tries one; the ids of those that could be tried.
+    """Try these jobs again, as `retry` tries one; the ids of those that could be tried.
 
     Their dead letters are closed by the user `by`, as dealt with in the way `how`.
     """
@@ -51,18 +70,29 @@ def retry_all(
     dead_letters.resolve_for_jobs(session, held, by, how)
     ended = {"cancel_requested_at": None, "finished_at": None, "error_code": None, "error_detail": None}
     _change_jobs(session, held, state=JobState.QUEUED, updated_at=func.now(), **ended)
-    steps = _change_steps(
-        session,
-        held,
-        {JobState.FAILED, JobState.CANCELED},
-        state=JobState.QUEUED,
-        max_attempts=JobStep.attempt + settings.max_attempts,
-        run_after=func.now(),
-        dispatched_at=None,
-        error_code=None,
-    )
+    steps = session.scalars(
+        update(JobStep)
+        .where(JobStep.job_id.in_(held), JobStep.state.in_([JobState.FAILED, JobState.CANCELED]))
+        .values(
+            state=JobState.QUEUED,
+            max_attempts=JobStep.attempt + settings.max_attempts,
+            run_after=func.now(),
+            dispatched_at=None,
+            error_code=None,
+        )
+        .returning(JobStep)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).all()
     outbox.promise_all(session, steps)
     return held
+
+
+def _held(session: Session, job_id: UUID, action: Action) -> Job:
+    job = endings.hold(session, job_id)
+    if job is None:
+        raise repository.JobNotFound(f"There is no job {job_id}.")
+    check_allowed(action, job.state)
+    return job
 
 
 def _hold(session: Session, job_ids: Sequence[UUID], action: Action) -> Sequence[UUID]:
@@ -85,15 +115,3 @@ def _change_jobs(session: Session, job_ids: Sequence[UUID], **values: object) ->
         .values(revision=Job.revision + 1, **values)
         .execution_options(synchronize_session=False)
     )
-
-
-def _change_steps(
-    session: Session, job_ids: Sequence[UUID], states: set[JobState], **values: object
-) -> Sequence[JobStep]:
-    return session.scalars(
-        update(JobStep)
-        .where(JobStep.job_id.in_(job_ids), JobStep.state.in_(states))
-        .values(**values)
-        .returning(JobStep)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    ).all()

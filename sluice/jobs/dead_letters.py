@@ -18,13 +18,13 @@ from sqlalchemy.orm import Session
 from sluice.errors import Conflict, NotFound, SluiceError
 from sluice.jobs.confirmation import Filter
 from sluice.jobs.models import DeadLetter, Job, JobStep
+from sluice.storable import made_storable
 
 # What differs between two failures of the same kind: ids, digests, numbers, quoted names.
 _PARTICULARS: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|\d+(?:\.\d+)?|'[^']*'|\"[^\"]*\"", re.IGNORECASE
 )
 _LONGEST_MESSAGE: Final = 2_000
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 class DeadLetterNotFound(NotFound):
@@ -87,7 +87,7 @@ def signature_of(step: str | None, reason: str, error_class: str | None, message
 def give_up(session: Session, job: Job, step: JobStep, error: SluiceError) -> DeadLetter:
     """Write down that this step failed for good, in the transaction that makes it so."""
     error_class = error.facts.get("cause_class") or type(error).__name__
-    message = _storable(str(error.facts.get("cause_message") or error.detail)[:_LONGEST_MESSAGE])
+    message = made_storable(str(error.facts.get("cause_message") or error.detail)[:_LONGEST_MESSAGE])
     position: dict[str, Any] = {"stage": job.step, "done": job.done, "total": job.total}
     if "page" in error.facts:
         position["page"] = error.facts["page"]
@@ -208,11 +208,6 @@ def resolve(
     letter.replay_job_id = replay_job_id
 
 
-def resolve_for_job(session: Session, job_id: UUID, by: UUID | None) -> None:
-    """Close the open letters of a job that is tried again."""
-    resolve_for_jobs(session, [job_id], by)
-
-
 def resolve_for_jobs(
     session: Session, job_ids: Sequence[UUID], by: UUID | None, how: Resolution = Resolution.RETRIED
 ) -> None:
@@ -231,8 +226,3 @@ def _close(session: Session, which: list[ColumnElement[bool]], how: Resolution, 
 
 def _of(owner: Owner) -> ColumnElement[bool]:
     return DeadLetter.tenant_id.is_(None) if owner is Owner.NOBODY else DeadLetter.tenant_id.is_not(None)
-
-
-def _storable(text: str) -> str:
-    """The text without what PostgreSQL does not take: NUL, and halves of surrogate pairs."""
-    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)

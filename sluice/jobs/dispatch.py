@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.orm import Session
 
 from sluice.jobs.models import Job, JobStep, OutboxMessage
-from sluice.jobs.state import LIVE, JobState
+from sluice.jobs.state import FINISHED, LIVE, JobState
 from sluice.settings import JobSettings
 
 # A worker says every few seconds that it is there; one that has not for this long is gone.
@@ -33,7 +33,37 @@ _TURNS: Final = """
       WHERE queue = :queue AND state IN ('queued', 'running') AND dispatched_at IS NOT NULL GROUP BY tenant_id
     ) a ON a.tenant_id = t.id
 """
-_NEXT: Final = text(f"SELECT id FROM ({_TURNS}) turns ORDER BY turn, available_at, id LIMIT :most")  # noqa: S608 - constants
+# Due messages, as many as the queue has room for: what it may hold, less what of it is with the broker or a worker.
+# An array, which is computed once; a join would be computed for every message that waits.
+_IS_NEXT: Final = text(
+    f"""
+    outbox.id = ANY(ARRAY(
+      SELECT id FROM ({_TURNS}) turns ORDER BY turn, available_at, id
+      LIMIT greatest(0, :most - (
+        SELECT count(*) FROM job_steps
+        WHERE queue = :queue AND state IN ('queued', 'running') AND dispatched_at IS NOT NULL
+      ))
+    ))
+    """  # noqa: S608 - constants
+)
+_MARK: Final = text(
+    """
+    WITH published AS (
+      UPDATE outbox SET published_at = now() WHERE id = ANY(:ids) RETURNING step_id
+    )
+    UPDATE job_steps SET dispatched_at = now()
+    WHERE id IN (SELECT step_id FROM published) AND state IN ('queued', 'running')
+    """
+)
+_WAITING: Final = text(
+    """
+    SELECT name, (
+      SELECT coalesce(sum(concurrency), 1) FROM workers WHERE heartbeat_at > now() - make_interval(secs => :silence)
+    ) AS slots
+    FROM unnest(CAST(:queues AS text[])) AS wanted(name)
+    WHERE EXISTS (SELECT FROM outbox o WHERE o.queue = name AND o.published_at IS NULL AND o.available_at <= now())
+    """
+)
 _PLACE: Final = text(
     f"SELECT place FROM (SELECT step_id, row_number() OVER (ORDER BY turn, available_at, id) AS place "  # noqa: S608
     f"FROM ({_TURNS}) turns) places WHERE step_id = :step_id"
@@ -55,49 +85,30 @@ _STARVATION: Final = text(
 )
 
 
+def waiting_queues(session: Session, queues: Sequence[str]) -> dict[str, int]:
+    """Those of the queues for which something is due, and how many steps the workers that are there can run at once."""
+    found = session.execute(_WAITING, {"queues": list(queues), "silence": WORKER_SILENCE_SECONDS})
+    return {row.name: int(row.slots) for row in found}
+
+
 def due_messages(session: Session, queue: str, settings: JobSettings, *, slots: int = 1) -> Sequence[OutboxMessage]:
     """Lock the messages to publish now: one of each tenant in turn, as many as the queue has room for.
 
     The queue stays shallow, `settings.in_flight` messages for each of the `slots` steps that workers can run at once,
     so that a tenant with 500 documents cannot put them all in front of another tenant's single one.
     """
-    room = settings.in_flight * slots - _in_flight(session, queue)
-    if room <= 0:
-        return []
-    chosen = session.scalars(_NEXT, {"queue": queue, "most": room}).all()
-    if not chosen:
-        return []
     return session.scalars(
         select(OutboxMessage)
-        .where(OutboxMessage.id.in_(chosen), OutboxMessage.published_at.is_(None))
+        .where(_IS_NEXT, OutboxMessage.published_at.is_(None))
         .order_by(OutboxMessage.id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True),
+        {"queue": queue, "most": settings.in_flight * slots},
     ).all()
 
 
 def mark_published(session: Session, messages: Sequence[OutboxMessage]) -> None:
     """Record that the broker has confirmed these messages."""
-    session.execute(
-        update(OutboxMessage)
-        .where(OutboxMessage.id.in_([message.id for message in messages]))
-        .values(published_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
-    session.execute(
-        update(JobStep)
-        .where(JobStep.id.in_([message.step_id for message in messages]), JobStep.state.in_(LIVE))
-        .values(dispatched_at=func.now())
-        .execution_options(synchronize_session=False)
-    )
-
-
-def waiting_queues(session: Session, queues: Sequence[str]) -> list[str]:
-    """Those of the queues for which something is due."""
-    due = text(
-        "SELECT name FROM unnest(CAST(:queues AS text[])) AS wanted(name) WHERE EXISTS "
-        "(SELECT FROM outbox o WHERE o.queue = name AND o.published_at IS NULL AND o.available_at <= now())"
-    )
-    return list(session.scalars(due, {"queues": list(queues)}))
+    session.execute(_MARK, {"ids": [message.id for message in messages]})
 
 
 def worker_slots(session: Session) -> int:
@@ -129,11 +140,20 @@ def place_in_line(session: Session, job_id: UUID) -> int | None:
     return None if place is None else with_broker + int(place)
 
 
-def count_states(session: Session) -> dict[JobState, int]:
-    """How many jobs are in each state, over all tenants."""
-    counted = session.execute(select(Job.state, func.count()).group_by(Job.state)).all()
-    found = {JobState(state): number for state, number in counted}
-    return {state: found.get(state, 0) for state in JobState}
+def count_live(session: Session) -> dict[JobState, int]:
+    """How many jobs wait and how many run, over all tenants: by their steps, few of which are live at a time."""
+    live_steps = select(JobStep.job_id).where(JobStep.state.in_(LIVE))
+    return _counted(session, LIVE, select(Job.state, func.count()).where(Job.id.in_(live_steps)))
+
+
+def count_finished(session: Session) -> dict[JobState, int]:
+    """How many jobs have ended in each way, over all tenants. Reads every job."""
+    return _counted(session, FINISHED, select(Job.state, func.count()))
+
+
+def _counted(session: Session, states: Iterable[JobState], query: Select[JobState, int]) -> dict[JobState, int]:
+    found = {JobState(state): number for state, number in session.execute(query.group_by(Job.state))}
+    return {state: found.get(state, 0) for state in states}
 
 
 def oldest_heartbeat(session: Session, settings: JobSettings) -> float | None:
@@ -145,12 +165,3 @@ def oldest_heartbeat(session: Session, settings: JobSettings) -> float | None:
 def starvation_seconds(session: Session) -> float:
     """The longest time that a tenant has waited without anything of its being published; 0 when nobody waits."""
     return float(session.scalar(_STARVATION) or 0)
-
-
-def _in_flight(session: Session, queue: str) -> int:
-    return session.scalar(select(func.count()).select_from(JobStep).where(*_dispatched(queue))) or 0
-
-
-def _dispatched(queue: str) -> tuple[ColumnElement[bool], ...]:
-    """Steps whose message is with the broker or with a worker; the sweeper forgets messages that were lost."""
-    return JobStep.queue == queue, JobStep.state.in_(LIVE), JobStep.dispatched_at.is_not(None)

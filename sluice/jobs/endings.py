@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -28,24 +29,26 @@ def hold(session: Session, job_id: UUID) -> Job | None:
 
 def end(session: Session, job_id: UUID, state: JobState, **facts: Any) -> None:
     """End a job that is held, unless it has ended. Steps that wait are canceled; those that run find out themselves."""
-    cancel_waiting(session, job_id)
+    cancel_waiting(session, [job_id])
     session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state.in_(sources_of(state)))
         .values(state=state, finished_at=func.now(), revision=Job.revision + 1, updated_at=func.now(), **facts)
         .execution_options(synchronize_session=False)
     )
-    outbox.wake_dispatcher(session)
+    outbox.tell_of_room(session)
 
 
-def cancel_waiting(session: Session, job_id: UUID) -> None:
-    """Cancel the steps that no worker has."""
-    session.execute(
+def cancel_waiting(session: Session, job_ids: Sequence[UUID]) -> None:
+    """Cancel the steps of these jobs that no worker has, and take back their messages that nobody has published."""
+    canceled = session.scalars(
         update(JobStep)
-        .where(JobStep.job_id == job_id, JobStep.state == JobState.QUEUED)
+        .where(JobStep.job_id.in_(job_ids), JobStep.state == JobState.QUEUED)
         .values(state=JobState.CANCELED)
+        .returning(JobStep.id)
         .execution_options(synchronize_session=False)
-    )
+    ).all()
+    outbox.withdraw(session, canceled)
 
 
 def give_up(session: Session, step: JobStep, job: Job, error: SluiceError) -> None:

@@ -15,7 +15,19 @@ from sluice.db.base import CURRENT_TENANT, Base, Identified, TenantOwned, Timest
 from sluice.jobs.state import JobState
 
 
-class Job(Identified, TenantOwned, Timestamped, Base):
+class _Hot(TenantOwned):
+    """A row that changes all the time. Its tenant has no index of its own, which every change would have to keep up.
+
+    Such an index is never the best way to such a row either, but PostgreSQL takes it for that while it has no
+    statistics, as after a restore, and then reads all of a tenant's rows to change one.
+    """
+
+    tenant_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), server_default=text(CURRENT_TENANT), sort_order=-9
+    )
+
+
+class Job(Identified, _Hot, Timestamped, Base):
     """Work that a person waits for, and how far it has come."""
 
     __tablename__ = "jobs"
@@ -49,15 +61,15 @@ class Job(Identified, TenantOwned, Timestamped, Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
+        # None has the state: a change of nothing that an index has is written in the row's own page alone (HOT).
         Index("ix_jobs_tenant_created", "tenant_id", "created_at", "id"),
-        Index("ix_jobs_state", "state"),
         Index("ix_jobs_source", "tenant_id", "source_id"),
         # Few among all jobs, and looked for at every sweep.
         Index("ix_jobs_doctor", "tenant_id", "created_at", postgresql_where=text("kind = 'doctor'")),
     )
 
 
-class JobStep(Identified, TenantOwned, Timestamped, Base):
+class JobStep(Identified, _Hot, Timestamped, Base):
     """A piece of a job that one worker runs at a time: the unit of claim, lease, retry and message."""
 
     __tablename__ = "job_steps"
@@ -82,14 +94,13 @@ class JobStep(Identified, TenantOwned, Timestamped, Base):
     error_code: Mapped[str | None] = mapped_column(String(60))
 
     __table_args__ = (
-        Index("ix_job_steps_lease", "lease_until", postgresql_where=text("state = 'running'")),
         Index(
             "ix_job_steps_waiting", "queue", "dispatched_at", postgresql_where=text("state IN ('queued', 'running')")
         ),
     )
 
 
-class JobAttempt(Identified, TenantOwned, Base):
+class JobAttempt(Identified, _Hot, Base):
     """One run of a step by one worker. Rows are added and ended once, never reset."""
 
     __tablename__ = "job_attempts"
@@ -106,7 +117,7 @@ class JobAttempt(Identified, TenantOwned, Base):
     __table_args__ = (UniqueConstraint("step_id", "attempt"),)
 
 
-class OutboxMessage(Identified, TenantOwned, Timestamped, Base):
+class OutboxMessage(Identified, _Hot, Timestamped, Base):
     """A message that was promised in a transaction and is published after it (transactional outbox pattern)."""
 
     __tablename__ = "outbox"

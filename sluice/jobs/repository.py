@@ -1,4 +1,4 @@
-"""The people's side of a job: submit it, look at it, cancel it, try it again."""
+"""The people's side of a job: submit it, and look at it. What they may do to it is in `actions`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from sluice.errors import NotFound
-from sluice.jobs import dead_letters, endings, outbox
+from sluice.jobs import outbox
 from sluice.jobs.models import Job, JobStep
-from sluice.jobs.state import Action, JobState, check_allowed
-from sluice.settings import JobSettings
+from sluice.jobs.state import JobState
 
 # Part of every idempotency key: raise it when a step's result changes, and the same work becomes new work.
 PIPELINE_VERSION: Final = "1"
@@ -91,51 +90,3 @@ def page(
     if before is not None:
         query = query.where(tuple_(Job.created_at, Job.id) < before)
     return session.scalars(query).all()
-
-
-def cancel(session: Session, job_id: UUID) -> Job:
-    """Stop the job: at once when no worker has it, else at the worker's next look."""
-    job = _held(session, job_id)
-    check_allowed(Action.CANCEL, job.state)
-    job.cancel_requested_at = job.cancel_requested_at or _now(session)
-    job.revision += 1
-    session.flush()
-    if session.scalar(select(exists().where(JobStep.job_id == job_id, JobStep.state == JobState.RUNNING))):
-        endings.cancel_waiting(session, job_id)
-    else:
-        endings.end(session, job_id, JobState.CANCELED)
-    session.refresh(job)
-    return job
-
-
-def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | None = None) -> Job:
-    """Try a failed or canceled job again, from its last checkpoint. Attempts go on counting.
-
-    Its dead letters are closed as dealt with, by the user `by`.
-    """
-    job = _held(session, job_id)
-    check_allowed(Action.RETRY, job.state)
-    dead_letters.resolve_for_job(session, job_id, by)
-    job.state = JobState.QUEUED
-    job.cancel_requested_at = job.finished_at = job.error_code = job.error_detail = None
-    job.revision += 1
-    job.updated_at = func.now()
-    for step in steps_of(session, job_id):
-        if step.state in (JobState.FAILED, JobState.CANCELED):
-            step.state = JobState.QUEUED
-            step.max_attempts = step.attempt + settings.max_attempts
-            step.run_after = _now(session)
-            step.dispatched_at = step.error_code = None
-            outbox.promise(session, step)
-    return job
-
-
-def _held(session: Session, job_id: UUID) -> Job:
-    job = endings.hold(session, job_id)
-    if job is None:
-        raise JobNotFound(f"There is no job {job_id}.")
-    return job
-
-
-def _now(session: Session) -> datetime:
-    return session.scalars(select(func.now())).one()

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from sluice.db.base import Base
-from sluice.identity.models import Tenant
+from sluice.identity.idempotency import KEPT
+from sluice.identity.models import IdempotencyKey, Tenant
 from sluice.ids import first_id_of
 from sluice.jobs.maintenance import DOCTOR, submit_doctor
 from sluice.jobs.models import DeadLetter, Job, JobAttempt, JobStep, OutboxMessage, Worker
@@ -46,6 +47,7 @@ def prune(session: Session, settings: JobSettings, *, limit: int = LIMIT) -> dic
         ),
         "dead_letters": _remove(session, DeadLetter, limit, DeadLetter.resolved_at < func.now() - _LETTERS),
         "workers": _remove(session, Worker, limit, Worker.heartbeat_at < func.now() - _DAY),
+        "idempotency_keys": _remove(session, IdempotencyKey, limit, IdempotencyKey.created_at < func.now() - KEPT),
     }  # fmt: skip
 
 

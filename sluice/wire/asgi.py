@@ -184,8 +184,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         telemetry.forget()
-        request_id = telemetry.accepted_request_id(_header(scope, b"x-request-id"))
-        telemetry.bind(request_id=request_id)
+        request_id = telemetry.accept(_header(scope, b"x-request-id"), _header(scope, b"traceparent"))
         status = int(_SERVER_ERROR)
 
         async def send_with_id(message: Message) -> None:

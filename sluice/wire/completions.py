@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 FinishReason = Literal["stop", "length"]
 
@@ -49,6 +56,23 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class JsonSchemaFormat(BaseModel):
+    """A schema that an answer must follow."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+    schema_: Any = Field(alias="schema", description="Judged by the backend: what is no schema is refused with 400")
+
+
+class ResponseFormat(BaseModel):
+    """What an answer looks like: text, any JSON object, or JSON that follows a schema."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchemaFormat | None = None
+
+
 class GenerationParameters(BaseModel):
     """What chat completions and completions have in common.
 
@@ -65,7 +89,16 @@ class GenerationParameters(BaseModel):
     ] = []
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="Extension; 0: no limit")
+    min_p: float | None = Field(
+        default=None, ge=0, le=1, description="Extension: least share of the best's probability"
+    )
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(default=None, gt=0, le=10, description="Extension: as in llama.cpp")
     seed: int | None = None
+    response_format: ResponseFormat | None = None
+    grammar: str | None = Field(default=None, min_length=1, description="Extension: a GBNF grammar, as in llama.cpp")
     stream: bool = False
     stream_options: StreamOptions | None = None
 
@@ -98,12 +131,23 @@ class CompletionRequest(GenerationParameters):
         return self.max_tokens
 
 
+class PromptTokensDetails(BaseModel):
+    """What became of the tokens of a prompt."""
+
+    cached_tokens: int = Field(description="Tokens that had been computed for an earlier request")
+
+
 class Usage(BaseModel):
     """Tokens read and written, counted as the backend counts them."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_there(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value is not None}
 
 
 class AnswerMessage(BaseModel):
@@ -211,6 +255,7 @@ class CompletionModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "sluice"
+    version: str
     backend: str
     max_model_len: int
 

@@ -11,15 +11,7 @@ from tests.chaos.lab import Lab, running_lab
 from tests.chaos.results import CI
 
 # The state machine has a test of its own beside the job engine's.
-_FAILING = {
-    "X4": "fails when RabbitMQ is restarted; the cause is not found yet",
-    "X7": "fails when RabbitMQ comes back empty; the cause is not found yet",
-}
-_IN_THIS_PROFILE = [
-    pytest.param(name, marks=pytest.mark.xfail(reason=_FAILING[name], strict=False)) if name in _FAILING else name
-    for name in EXPERIMENTS
-    if name != "SM"
-]
+_IN_THIS_PROFILE = [name for name in EXPERIMENTS if name != "SM"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tests.chaos.arming import ON_THE_WAY
 from tests.chaos.lab import Customer, Lab, Upload
 from tests.chaos.results import Result, exactly
 from tests.chaos.verify import verify
-from tests.e2e.faults import away
+from tests.e2e.faults import frozen
 
 # A child that takes a dead one's place loads what steps need: about two seconds of a core for each kill.
 _SECONDS = 5_400
@@ -20,7 +20,8 @@ _CHUNKS_OF_A_LONG_ONE = 257
 def run(lab: Lab) -> Result:
     customer = lab.customer()
     short, long = lab.choose(ci=(10, 1), long=(192, 8))
-    with away(lab.platform, "dispatcher"):
+    # Frozen, not stopped: it may be killed before it would count as started again.
+    with frozen(lab.platform, "dispatcher"):
         uploads = customer.upload_many(short)
         uploads += [customer.upload(texts.long(_CHUNKS_OF_A_LONG_ONE)) for _ in range(long)]
         points = [point for number, upload in enumerate(uploads) for point in _arm(lab, customer, upload, number)]

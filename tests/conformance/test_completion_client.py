@@ -22,6 +22,7 @@ from sluice.settings import CompletionClientSettings
 from sluice.testing.completions import FakeCompletions
 from sluice.testing.service_process import ServiceProcess, free_port, running_service
 from sluice.wire.completions import ChatCompletionRequest, ChatMessage, Passage
+from tests.remote_model import remote_model
 
 SENTENCE = "A lock raises boats to the next level of the canal."
 
@@ -35,7 +36,17 @@ def service() -> Iterator[ServiceProcess]:
 Case = Callable[[CompletionClient], Awaitable[None]]
 
 
-@pytest.fixture(params=["fake", "service"])
+@pytest.fixture(scope="module")
+def remote_service() -> Iterator[ServiceProcess]:
+    """LLM that passes questions on to another server."""
+    with (
+        remote_model(SENTENCE) as model,
+        running_service("llm", backend="remote", remote_url=f"{model.url}/v1", remote_model="theirs") as running,
+    ):
+        yield running
+
+
+@pytest.fixture(params=["fake", "service", "remote_service"])
 def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
     """Run a case with a client in an event loop of its own."""
 
@@ -44,7 +55,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
         if request.param == "fake":
             yield FakeCompletions([f"{word} " for word in SENTENCE.split()])
             return
-        running: ServiceProcess = request.getfixturevalue("service")
+        running: ServiceProcess = request.getfixturevalue(request.param)
         async with HttpCompletionClient(CompletionClientSettings(url=running.url)) as http_client:
             yield http_client
 

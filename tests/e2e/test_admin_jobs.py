@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, text, update
 
 from sluice.errors import SluiceError
 from sluice.identity.roles import Role
-from sluice.jobs import claims, repository
+from sluice.jobs import actions, claims, repository
 from sluice.jobs.models import Job, OutboxMessage
 from sluice.jobs.state import ALLOWED_ACTIONS, Action, JobState
 from tests.e2e.api import Api, Json
@@ -61,7 +61,7 @@ def fail(bench: Bench, claim: claims.Claim) -> None:
 
 def cancel(bench: Bench, step_id: UUID) -> None:
     with bench.session() as session:
-        repository.cancel(session, bench.job_of(step_id).id)
+        actions.cancel(session, bench.job_of(step_id).id)
 
 
 REACHED: Final[dict[JobState, Callable[[Bench, UUID], object]]] = {

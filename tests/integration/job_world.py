@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sluice.errors import Conflict
-from sluice.jobs import actions, claims, outbox, recovery, repository
+from sluice.jobs import actions, claims, outbox, recovery
 from sluice.jobs.claims import Canceled, Claim, OwnershipLost
 from sluice.jobs.models import JobStep
 from sluice.jobs.state import ALLOWED_ACTIONS, Action, JobState
@@ -44,7 +44,10 @@ class JobWorld:
 
     def _act(self, action: Action, job_id: UUID, *, in_bulk: bool) -> bool:
         """Do it if the job's state allows it, and be refused if not; whether it was done."""
-        allowed = action in ALLOWED_ACTIONS[JobState(self._now.jobs[job_id]["state"])]
+        job = self._now.jobs[job_id]
+        # In bulk, one that was asked to stop already is not counted: nothing about it would change.
+        changes = not (in_bulk and action is Action.CANCEL and job["cancel_requested_at"] is not None)
+        allowed = changes and action in ALLOWED_ACTIONS[JobState(job["state"])]
         with self._bench.session() as session:
             if in_bulk and action is Action.CANCEL:
                 done = bool(actions.cancel_all(session, [job_id]))
@@ -143,9 +146,9 @@ class JobWorld:
 def _one(session: Session, action: Action, job_id: UUID) -> bool:
     try:
         if action is Action.CANCEL:
-            repository.cancel(session, job_id)
+            actions.cancel(session, job_id)
         else:
-            repository.retry(session, job_id, SETTINGS)
+            actions.retry(session, job_id, SETTINGS)
     except Conflict:
         return False
     return True

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select, text, update
 from sluice.documents import replay as replays
 from sluice.errors import Conflict, DocumentUnreadable, Invalid, SluiceError
 from sluice.identity import audit
-from sluice.jobs import claims, dead_letters, endings, repository
+from sluice.jobs import actions, claims, dead_letters, endings
 from sluice.jobs.bulk import Outcome
 from sluice.jobs.dead_letters import DeadLetterNotFound, LetterFilter, Owner, Resolution, signature_of
 from sluice.jobs.models import DeadLetter, Job
@@ -71,7 +71,7 @@ def broker_letter(bench: Bench, **facts: Any) -> UUID:
         return letter.id
 
 
-def actions(bench: Bench) -> list[str]:
+def recorded(bench: Bench) -> list[str]:
     with bench.session() as session:
         return [found.entry.action for found in reversed(audit.page(session, limit=100))]
 
@@ -140,7 +140,7 @@ def test_replaying_a_letter_tries_its_job_again_from_its_checkpoint(bench: Bench
     assert job.state is JobState.QUEUED
     assert len(bench.messages(given_up)) == 2
     assert bench.claimed(given_up).attempt == 2
-    assert actions(bench) == ["dead_letter.replay"]
+    assert recorded(bench) == ["dead_letter.replay"]
 
 
 def test_replaying_a_replayed_letter_answers_the_same_job_and_begins_nothing(bench: Bench, given_up: UUID) -> None:
@@ -150,7 +150,7 @@ def test_replaying_a_replayed_letter_answers_the_same_job_and_begins_nothing(ben
 
     assert (second.replay_job_id, second.resolved_at) == (first.replay_job_id, first.resolved_at)
     assert len(bench.messages(given_up)) == 2
-    assert actions(bench) == ["dead_letter.replay"]
+    assert recorded(bench) == ["dead_letter.replay"]
 
 
 def test_of_many_replays_at_once_one_begins_an_attempt_and_all_are_answered(bench: Bench, given_up: UUID) -> None:
@@ -169,7 +169,7 @@ def test_a_replay_and_a_retry_at_once_begin_one_attempt(bench: Bench, given_up: 
     def retry() -> str:
         try:
             with bench.session() as session:
-                repository.retry(session, job_id, SETTINGS, by=SOMEBODY)
+                actions.retry(session, job_id, SETTINGS, by=SOMEBODY)
         except Conflict as error:
             return error.code
         return "done"
@@ -202,12 +202,12 @@ def test_a_replay_that_does_not_come_to_its_end_leaves_the_letter_open_and_sends
     assert the_letter(bench).resolved_at is None
     assert bench.job_of(given_up).state is JobState.FAILED
     assert len(bench.messages(given_up)) == 1
-    assert actions(bench) == []
+    assert recorded(bench) == []
 
 
 def test_a_letter_whose_job_was_tried_again_already_is_answered_with_that_job(bench: Bench, given_up: UUID) -> None:
     with bench.session() as session:
-        job_id = repository.retry(session, bench.job_of(given_up).id, SETTINGS, by=SOMEBODY).id
+        job_id = actions.retry(session, bench.job_of(given_up).id, SETTINGS, by=SOMEBODY).id
 
     letter = replay(bench, the_letter(bench).id)
 
@@ -334,7 +334,7 @@ def test_all_letters_of_a_kind_are_replayed_once_their_number_is_confirmed(bench
     }
     assert {letter.resolution for letter in letters(bench, resolved=True)} == {Resolution.REPLAYED}
     assert [bench.job_of(step).state for step in (*steps, other)] == [JobState.QUEUED] * 3 + [JobState.FAILED]
-    assert actions(bench) == ["dead_letters.replay", "dead_letters.replay.done"]
+    assert recorded(bench) == ["dead_letters.replay", "dead_letters.replay.done"]
 
 
 def test_all_letters_of_a_kind_are_discarded_once_their_number_is_confirmed(bench: Bench) -> None:
@@ -346,7 +346,7 @@ def test_all_letters_of_a_kind_are_discarded_once_their_number_is_confirmed(benc
     assert outcome == Outcome(3, 3, 0)
     assert {letter.resolution for letter in letters(bench)} == {Resolution.DISCARDED}
     assert {bench.job_of(step).state for step in steps} == {JobState.FAILED}
-    assert actions(bench) == ["dead_letters.discard", "dead_letters.discard.done"]
+    assert recorded(bench) == ["dead_letters.discard", "dead_letters.discard.done"]
 
 
 def the_kind(bench: Bench) -> str:

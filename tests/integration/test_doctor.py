@@ -18,7 +18,7 @@ from sluice.documents.doctor.points import MissingPoints, OrphanedPoints
 from sluice.documents.models import Chunk, Document, DocumentVersion, Upload
 from sluice.embedding_client import HttpEmbeddingClient
 from sluice.identity.roles import Role
-from sluice.jobs import repository as jobs
+from sluice.jobs import actions
 from sluice.jobs.models import Job
 from sluice.jobs.state import JobState
 from sluice.object_store import ObjectNotFound, extract_key, original_key, tenant_prefix
@@ -192,10 +192,17 @@ def test_points_that_nothing_stands_behind_go_and_those_of_others_stay(
     stores.index.delete_document(stranger.tenant_id, foreign.document_id)
 
 
+@pytest.fixture
+def former(stores: Stores) -> Iterator[DenseCollection]:
+    """The collection of a model that nobody serves; other tests must not find it."""
+    collection = DenseCollection("default", f"former-{uuid4().hex[:8]}", 8)
+    yield collection
+    stores.index._client.delete_collection(collection.name)
+
+
 def test_points_of_a_model_that_is_not_served_any_more_are_orphans(
-    member: Member, stores: Stores, document: Json
+    member: Member, stores: Stores, document: Json, former: DenseCollection
 ) -> None:
-    former = DenseCollection("default", f"former-{uuid4().hex[:8]}", 8)
     version_id = shown_version(stores, member, document)
     stores.index.upsert(member.tenant_id, former, [point(former, version_id=version_id)])
 
@@ -227,18 +234,18 @@ def test_points_of_a_version_that_is_being_read_are_left_alone(
     assert examination.look(patient, None).wrong == []
 
     with tenant_session(stores.sessions, member.tenant_id) as session:
-        jobs.cancel(session, UUID(accepted["job_id"]))
+        actions.cancel(session, UUID(accepted["job_id"]))
     canceled = examination.look(patient, None)
     assert len(canceled.wrong) == 1
 
     with tenant_session(stores.sessions, member.tenant_id) as session:
-        jobs.retry(session, UUID(accepted["job_id"]), SETTINGS)
+        actions.retry(session, UUID(accepted["job_id"]), SETTINGS)
     # Found to be an orphan, and retried before it was deleted: it must not be lost.
     canceled.mend()
     assert stores.index.held(member.tenant_id, dense.name, [theirs.chunk_id]) == {theirs.chunk_id}
 
     with tenant_session(stores.sessions, member.tenant_id) as session:
-        jobs.cancel(session, UUID(accepted["job_id"]))
+        actions.cancel(session, UUID(accepted["job_id"]))
     canceled.mend()
     assert stores.index.held(member.tenant_id, dense.name, [theirs.chunk_id]) == set()
 

@@ -31,7 +31,7 @@ SOMEBODY: Final = uuid4()
 
 def canceled(bench: Bench, step_id: UUID) -> None:
     with bench.session() as session:
-        repository.cancel(session, bench.job_of(step_id).id)
+        actions.cancel(session, bench.job_of(step_id).id)
 
 
 def finished(bench: Bench, step_id: UUID) -> None:
@@ -76,9 +76,9 @@ def job_in(bench: Bench, state: JobState, *, parts: int = 1) -> UUID:
 def do(bench: Bench, action: Action, job_id: UUID) -> None:
     with bench.session() as session:
         if action is Action.CANCEL:
-            repository.cancel(session, job_id)
+            actions.cancel(session, job_id)
         else:
-            repository.retry(session, job_id, SETTINGS, by=SOMEBODY)
+            actions.retry(session, job_id, SETTINGS, by=SOMEBODY)
 
 
 def do_to_all(bench: Bench, action: Action, job_ids: list[UUID]) -> list[UUID]:
@@ -308,7 +308,7 @@ def test_a_job_that_ends_between_the_count_and_the_change_is_skipped(bench: Benc
         holder.execute(select(JobStep.id).where(JobStep.job_id == ids[1]).with_for_update())
         running = other.submit(change, bench, JobFilter(kind="test"), Action.CANCEL, 3)
         wait_until_blocked(bench)
-        repository.cancel(holder, ids[1])
+        actions.cancel(holder, ids[1])
         holder.commit()
         outcome = running.result(timeout=30)
 

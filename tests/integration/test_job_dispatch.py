@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 
 from sluice.errors import SluiceError
 from sluice.identity.roles import Role
-from sluice.jobs import claims, dispatch, outbox, recovery, repository
+from sluice.jobs import actions, claims, dispatch, outbox, recovery, repository
 from sluice.jobs.models import DeadLetter, Job, OutboxMessage
 from sluice.jobs.state import JobState
 from sluice.settings import JobSettings
@@ -75,7 +75,7 @@ def test_a_canceled_job_whose_worker_died_ends_canceled(bench: Bench) -> None:
     step_id = bench.submit()
     claim = bench.claimed(step_id)
     with bench.session() as session:
-        repository.cancel(session, claim.job_id)
+        actions.cancel(session, claim.job_id)
     bench.expire(step_id)
 
     with bench.as_dispatcher() as session:
@@ -200,7 +200,7 @@ def test_a_step_that_stops_for_a_cancellation_after_a_retry_goes_on(bench: Bench
     step_id = bench.submit()
     claim = bench.claimed(step_id)
     with bench.session() as session:
-        repository.cancel(session, claim.job_id)
+        actions.cancel(session, claim.job_id)
     # Another part of the job had failed meanwhile, and somebody has asked for another try.
     with bench.session() as session:
         session.execute(update(Job).where(Job.id == claim.job_id).values(cancel_requested_at=None))

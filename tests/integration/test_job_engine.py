@@ -9,13 +9,13 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sluice.errors import Conflict, SluiceError, TemporarilyUnavailable
 from sluice.identity.roles import Role
-from sluice.jobs import claims, recovery, repository
+from sluice.jobs import actions, claims, dispatch, recovery, repository
 from sluice.jobs.claims import Claim, OwnershipLost
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
 from sluice.jobs.state import Action, JobState
@@ -229,7 +229,7 @@ def test_a_queued_job_is_canceled_at_once_and_cannot_be_claimed(bench: Bench) ->
     step_id = bench.submit()
 
     with bench.session() as session:
-        job = repository.cancel(session, bench.read(step_id).job_id)
+        job = actions.cancel(session, bench.read(step_id).job_id)
         assert job.state is JobState.CANCELED
 
     assert bench.claim(step_id) is None
@@ -240,7 +240,7 @@ def test_a_running_job_is_canceled_when_its_worker_next_looks(bench: Bench) -> N
     step_id = bench.submit()
     claim = bench.claimed(step_id)
     with bench.session() as session:
-        assert repository.cancel(session, claim.job_id).state is JobState.RUNNING
+        assert actions.cancel(session, claim.job_id).state is JobState.RUNNING
 
     with bench.session() as session:
         assert claims.heartbeat(session, claim, SETTINGS) is True
@@ -251,7 +251,7 @@ def test_a_running_job_is_canceled_when_its_worker_next_looks(bench: Bench) -> N
 
 
 @pytest.mark.parametrize(
-    "act", [repository.cancel, lambda session, job_id: repository.retry(session, job_id, SETTINGS)], ids=list(Action)
+    "act", [actions.cancel, lambda session, job_id: actions.retry(session, job_id, SETTINGS)], ids=list(Action)
 )
 def test_a_job_that_is_ready_accepts_no_action(bench: Bench, act: Callable[[Session, UUID], Job]) -> None:
     claim = bench.claimed(bench.submit())
@@ -272,7 +272,7 @@ def test_a_failed_job_is_tried_again_from_its_checkpoint_and_its_attempts_go_on_
         claims.fail(session, claim, BOOM)
 
     with bench.session() as session:
-        repository.retry(session, claim.job_id, SETTINGS)
+        actions.retry(session, claim.job_id, SETTINGS)
     again = bench.claimed(step_id, "second")
 
     assert (again.attempt, again.checkpoint) == (2, {"extracted": {"blocks": 7}})
@@ -342,3 +342,38 @@ def test_every_visible_change_of_a_job_has_a_revision_of_its_own(bench: Bench) -
     seen.append(bench.job_of(step_id).revision)
 
     assert seen == sorted(set(seen))
+
+
+def test_a_failure_told_with_characters_that_no_store_takes_is_recorded(bench: Bench) -> None:
+    claim = bench.claimed(bench.submit())
+    error = SluiceError("The parser says \x00 and \ud800.", code="unreadable", cause_message="\x00")
+
+    with bench.session() as session:
+        claims.fail(session, claim, error)
+
+    assert bench.job_of(claim.step_id).error_detail == "The parser says \ufffd and \ufffd."
+
+
+def test_a_canceled_step_takes_its_unpublished_message_with_it(bench: Bench) -> None:
+    step_id = bench.submit()
+
+    with bench.session() as session:
+        actions.cancel(session, bench.job_of(step_id).id)
+
+    assert bench.messages(step_id) == []
+
+
+def test_a_cancellation_does_not_wait_for_a_dispatcher_that_waits_for_the_broker(bench: Bench) -> None:
+    step_id = bench.submit()
+    with bench.as_dispatcher() as dispatcher:
+        (message,) = dispatch.due_messages(dispatcher, bench.queue, SETTINGS)
+
+        with bench.session() as session:
+            session.execute(text("SET LOCAL lock_timeout = '1s'"))
+            actions.cancel(session, bench.job_of(step_id).id)
+        dispatch.mark_published(dispatcher, [message])
+
+    # It is published; whoever gets it finds nothing to claim.
+    assert [one.published_at is not None for one in bench.messages(step_id)] == [True]
+    assert bench.claim(step_id) is None
+    assert bench.read(step_id).state is JobState.CANCELED

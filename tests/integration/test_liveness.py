@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from services.workers.lease import Keeper
 from services.workers.liveness import Liveness, dead_holder, expire
-from sluice.jobs import claims, repository
+from sluice.jobs import actions, claims
 from sluice.jobs.claims import Canceled, OwnershipLost
 from sluice.settings import DatabaseSettings, JobSettings
 from tests.integration.job_bench import SETTINGS, Bench
@@ -145,7 +145,7 @@ def test_the_keeper_renews_leases_one_after_the_other_and_hears_of_a_cancellatio
         lease.check()
     with keeper.keep(second) as lease:
         with bench.session() as session:
-            repository.cancel(session, second.job_id)
+            actions.cancel(session, second.job_id)
         wait_until(lease.should_stop)
         with pytest.raises(Canceled):
             lease.check()

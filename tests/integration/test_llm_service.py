@@ -14,14 +14,41 @@ import pytest
 import uvicorn
 
 from services.llm.app import create_app
-from services.llm.backends.base import Piece, Prompt
+from services.llm.backends.base import Facts, Piece, Prompt
+from services.llm.candidate import Candidate
+from services.llm.catalog import FixedModel
+from services.llm.host import ModelHost
 from services.llm.metrics import LlmMetrics
-from services.llm.scheduler import Scheduler
 from sluice.settings import LlmServiceSettings
 from sluice.testing.service_process import ServiceProcess, free_port, running_service
 
 POLL_SECONDS = 0.01
 POLLS = 3000
+
+
+class GatedAnswer:
+    """What a `GatedBackend` has read."""
+
+    def __init__(self, backend: GatedBackend, prompt: Prompt) -> None:
+        self._backend = backend
+        self._asked = prompt.messages[-1].content
+        self.prompt_tokens = len(backend.tokens(self._asked))
+        self.max_tokens = prompt.max_tokens
+
+    async def pieces(self) -> AsyncGenerator[Piece | Facts, None]:
+        asked, backend = self._asked, self._backend
+        backend.began.append(asked)
+        try:
+            for word in ("one ", "two ", "three"):
+                await backend.gate.wait()
+                yield Piece(word, tokens=1)
+                if asked == "broken":
+                    raise ArithmeticError("the weights are cursed")
+            while asked == "endless":
+                yield Piece("x" * 65_536, tokens=1)
+                await asyncio.sleep(0)
+        finally:
+            backend.closed.append(asked)
 
 
 class GatedBackend:
@@ -30,7 +57,7 @@ class GatedBackend:
     The last user message can ask for more: `endless` never ends, `broken` fails after the first word.
     """
 
-    name, responsive = "gated", True
+    name, responsive, context_tokens = "gated", True, 1000
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -42,27 +69,21 @@ class GatedBackend:
     def tokens(self, text: str) -> list[str]:
         return text.split()
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
-        asked = prompt.messages[-1].content
-        self.began.append(asked)
-        try:
-            for word in ("one ", "two ", "three"):
-                await self.gate.wait()
-                yield Piece(word, tokens=1)
-                if asked == "broken":
-                    raise ArithmeticError("the weights are cursed")
-            while asked == "endless":
-                yield Piece("x" * 65_536, tokens=1)
-                await asyncio.sleep(0)
-        finally:
-            self.closed.append(asked)
+    async def prepare(self, prompt: Prompt) -> GatedAnswer:
+        return GatedAnswer(self, prompt)
+
+    def stats(self) -> dict[str, float]:
+        return {}
+
+    async def close(self) -> None:
+        pass
 
 
 class Served:
     """A client of a service with a gated backend."""
 
-    def __init__(self, http: httpx.AsyncClient, backend: GatedBackend, scheduler: Scheduler) -> None:
-        self.http, self.backend, self.scheduler = http, backend, scheduler
+    def __init__(self, http: httpx.AsyncClient, backend: GatedBackend, host: ModelHost) -> None:
+        self.http, self.backend, self.host = http, backend, host
 
     async def ask(self, question: str, **body: Any) -> httpx.Response:
         return await self.http.post("/v1/chat/completions", json=asked(question, **body))
@@ -93,8 +114,8 @@ def text_of(chunks: list[Any]) -> str:
 async def serving(slots: int, **settings: Any) -> AsyncIterator[Served]:
     config = LlmServiceSettings(port=free_port(), **settings)
     metrics, backend = LlmMetrics(), GatedBackend(slots)
-    scheduler = Scheduler(backend.slots, config, metrics)
-    app = create_app(config, backend, scheduler, metrics)
+    host = ModelHost(FixedModel(Candidate("gated", lambda: backend)), config, metrics)
+    app = create_app(config, host, metrics, on_failure=lambda: pytest.fail("not loaded"))
     server = uvicorn.Server(uvicorn.Config(app, host=config.host, port=config.port, log_config=None))
     running = asyncio.create_task(server.serve())
     limits = httpx.Limits(max_connections=200)
@@ -103,7 +124,7 @@ async def serving(slots: int, **settings: Any) -> AsyncIterator[Served]:
             if server.started:
                 break
             await asyncio.sleep(POLL_SECONDS)
-        yield Served(http, backend, scheduler)
+        yield Served(http, backend, host)
         backend.gate.set()
     server.should_exit = True
     await running
@@ -321,7 +342,7 @@ def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
         served.backend.gate.clear()
         running = asyncio.create_task(served.ask("running", stream=True))
         await served.until_stats(active=1)
-        draining = asyncio.create_task(served.scheduler.drain())
+        draining = asyncio.create_task(served.host.drain())
         await served.until_stats(draining=True)
         new = await served.ask("new")
         assert (new.status_code, new.json()["code"]) == (503, "draining")

@@ -22,7 +22,9 @@ from sluice.jobs.state import JobState
 from sluice.settings import DatabaseSettings
 from tests.e2e.running import Join, Stores
 
-SYSTEM_TABLES: Final = {"tenants", "users", "jobs", "job_steps", "job_attempts", "outbox", "dead_letters"}
+SYSTEM_TABLES: Final = {
+    "tenants", "users", "jobs", "job_steps", "job_attempts", "outbox", "dead_letters", "idempotency_keys",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,12 @@ STARTED = {
     "api": ["services.api.main", "services.api.prepare", "services.cli.main", "migrations.env"],
     "workers": ["services.workers.main", "services.workers.dispatcher"],
     "emb": ["services.emb.main", "services.emb.backends.openvino"],
-    "llm": ["services.llm.main", "services.llm.backends.extractive"],
+    "llm": [
+        "services.llm.main",
+        "services.llm.backends.extractive",
+        "services.llm.backends.llama_cpp.backend",
+        "services.llm.backends.remote.backend",
+    ],
 }
 
 each_image = pytest.mark.parametrize("target", FOREIGN)
@@ -163,7 +168,7 @@ def test_the_builder_sees_all_that_is_copied(text: str) -> None:
 
 def extras_of(target: str) -> set[str]:
     """The extras that this image installs."""
-    (command,) = re.findall(rf"FROM packages AS {target}-packages\n(?:.*\\\n)*.*install\.sh ([\w,]+)", PYTHON_IMAGES)
+    (command,) = re.findall(rf"FROM \w+ AS {target}-packages\n(?:.*\\\n)*.*install\.sh ([\w,]+)", PYTHON_IMAGES)
     return set(command.split(","))
 
 

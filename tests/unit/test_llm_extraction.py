@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.llm.backends.base import Prompt
+from services.llm.backends.base import Piece, Prompt
 from services.llm.backends.extractive import ExtractiveBackend
 from services.llm.extraction import select_quotes
 from sluice.wire.completions import ChatMessage, Passage
@@ -25,7 +25,8 @@ LOCK = Passage(
 def answer(question: str, *passages: Passage) -> str:
     async def read() -> str:
         prompt = Prompt([ChatMessage(role="user", content=question)], passages)
-        return "".join([piece.text async for piece in ExtractiveBackend().generate(prompt)])
+        answering = await ExtractiveBackend(context_tokens=10_000).prepare(prompt)
+        return "".join([piece.text async for piece in answering.pieces() if isinstance(piece, Piece)])
 
     return asyncio.run(read())
 

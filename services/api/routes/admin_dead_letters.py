@@ -13,6 +13,7 @@ from services.api.all_tenants import LettersOfNobody
 from services.api.auth import CallerDep
 from services.api.conditional import respond
 from services.api.dependencies import ResourcesDep
+from services.api.idempotency import ONCE
 from services.api.paging import Page, decode, page_of
 from services.api.routes.bulk import BulkOutcome, Confirm
 from services.api.sessions import SessionDep
@@ -166,7 +167,9 @@ def get(letter_id: UUID, session: SessionDep, nobodys: OfNobodyDep, request: Req
     return respond(request, DeadLetterDetail.of(letter))
 
 
-@router.post("/{letter_id}:replay", operation_id="replayDeadLetter", summary="Replay a dead letter")
+@router.post(
+    "/{letter_id}:replay", operation_id="replayDeadLetter", summary="Replay a dead letter", dependencies=[ONCE]
+)
 def replay(
     letter_id: UUID, session: SessionDep, who: CallerDep, it: ResourcesDep, how: Replay | None = None
 ) -> DeadLetterView:
@@ -186,7 +189,7 @@ def discard(letter_id: UUID, session: SessionDep, who: CallerDep, nobodys: OfNob
     return DeadLetterView.of(letter)
 
 
-@router.post(":replay", operation_id="replayDeadLetters", summary="Replay many dead letters")
+@router.post(":replay", operation_id="replayDeadLetters", summary="Replay many dead letters", dependencies=[ONCE])
 def replay_many(chosen: ReplaySelection, who: CallerDep, it: ResourcesDep) -> BulkOutcome:
     """Replay every open letter that the filter fits, once their number is confirmed."""
     outcome = replays.replay_all(

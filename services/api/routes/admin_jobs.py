@@ -20,7 +20,7 @@ from services.api.routes.bulk import BulkOutcome, Confirm
 from services.api.routes.jobs import VOLATILE, JobError, JobListQuery, JobView
 from services.api.sessions import SessionDep
 from sluice.identity import audit
-from sluice.jobs import attempts, bulk, dead_letters, repository
+from sluice.jobs import actions, attempts, bulk, dead_letters, repository
 from sluice.jobs.attempts import Attempt
 from sluice.jobs.dead_letters import LetterFilter
 from sluice.jobs.selection import JobFilter
@@ -84,7 +84,7 @@ def get(job_id: UUID, session: SessionDep, it: ResourcesDep, request: Request) -
 @router.post("/{job_id}:cancel", operation_id="cancelJob", summary="Cancel a job")
 def cancel(job_id: UUID, session: SessionDep, who: CallerDep) -> JobView:
     """Stop the job: at once while it waits, within seconds while it runs. 409 when it has ended."""
-    job = repository.cancel(session, job_id)
+    job = actions.cancel(session, job_id)
     audit.record(session, "job.cancel", "job", job_id, by=who.user_id)
     return JobView.of(job)
 
@@ -92,7 +92,7 @@ def cancel(job_id: UUID, session: SessionDep, who: CallerDep) -> JobView:
 @router.post("/{job_id}:retry", operation_id="retryJob", summary="Try a job again")
 def retry(job_id: UUID, session: SessionDep, who: CallerDep, it: ResourcesDep) -> JobView:
     """Try a failed or canceled job again from its last checkpoint. 409 in any other state."""
-    job = repository.retry(session, job_id, it.jobs, by=who.user_id)
+    job = actions.retry(session, job_id, it.jobs, by=who.user_id)
     audit.record(session, "job.retry", "job", job_id, by=who.user_id)
     return JobView.of(job)
 

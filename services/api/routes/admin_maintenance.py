@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.api.auth import CallerDep
 from services.api.dependencies import ResourcesDep
+from services.api.idempotency import ONCE
 from services.api.routes.jobs import JobView
 from services.api.sessions import SessionDep
 from sluice.documents.repository import get_source
@@ -27,7 +28,7 @@ class Checkup(BaseModel):
     repair: bool = Field(False, description="Mend what is found, then look again")
 
 
-@router.post("/doctor", operation_id="startDoctor", status_code=202, summary="Compare the stores")
+@router.post("/doctor", operation_id="startDoctor", status_code=202, summary="Compare the stores", dependencies=[ONCE])
 def doctor(wanted: Checkup, session: SessionDep, who: CallerDep, it: ResourcesDep, response: Response) -> JobView:
     """Compare what PostgreSQL, the object store and the vector index have of the tenant; the job's `result` says it.
 
@@ -38,7 +39,13 @@ def doctor(wanted: Checkup, session: SessionDep, who: CallerDep, it: ResourcesDe
     return _accepted(job, response)
 
 
-@router.post("/sources/{source_id}:reindex", operation_id="reindexSource", status_code=202, summary="Reindex a source")
+@router.post(
+    "/sources/{source_id}:reindex",
+    operation_id="reindexSource",
+    status_code=202,
+    summary="Reindex a source",
+    dependencies=[ONCE],
+)
 def reindex(source_id: UUID, session: SessionDep, who: CallerDep, it: ResourcesDep, response: Response) -> JobView:
     """Read every document of the source again, with today's model and chunker. Search shows what it has until then.
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from services.api.auth import CallerDep
 from services.api.conditional import respond
 from services.api.dependencies import ResourcesDep
+from services.api.idempotency import UPLOADED_ONCE
 from services.api.paging import CursorParam, LimitParam, Page, decode, page_of
 from services.api.received import UPLOAD_FORM, ReceivedFile, received_file
 from services.api.routes.jobs import JobError
@@ -148,6 +149,7 @@ def answer_upload(accepted: Accepted, response: Response) -> JobAccepted:
     "",
     operation_id="uploadDocument",
     status_code=202,
+    dependencies=[UPLOADED_ONCE],
     summary="Upload a document",
     openapi_extra=UPLOAD_FORM,
     responses={200: {"model": JobAccepted, "description": "The source has these bytes already"}},

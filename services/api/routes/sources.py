@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from services.api.auth import CallerDep
 from services.api.conditional import respond
+from services.api.idempotency import ONCE
 from services.api.paging import CursorParam, LimitParam, Page, decode, page_of
 from services.api.sessions import SessionDep
 from sluice.documents import repository
@@ -44,7 +45,7 @@ class SourceView(BaseModel):
         return cls(id=source.id, name=source.name, documents=documents, created_at=source.created_at)
 
 
-@router.post("", operation_id="createSource", status_code=201, summary="Make a source")
+@router.post("", operation_id="createSource", status_code=201, summary="Make a source", dependencies=[ONCE])
 def create(new: NewSource, session: SessionDep, response: Response) -> SourceView:
     """Make a source; 409 when the tenant has one of this name."""
     source = repository.create_source(session, new.name)

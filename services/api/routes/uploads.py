@@ -11,6 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from services.api.dependencies import ResourcesDep
+from services.api.idempotency import ONCE
 from services.api.middleware import too_large
 from services.api.received import check_not_empty, checked_tags, measure
 from services.api.routes.documents import IntakeDep, JobAccepted, answer_upload
@@ -46,7 +47,7 @@ class UploadPromise(BaseModel):
     complete: str = Field(description="POST here when the bytes are put", examples=["/api/uploads/…:complete"])
 
 
-@router.post("", operation_id="createUpload", status_code=201, summary="Ask for a presigned URL")
+@router.post("", operation_id="createUpload", status_code=201, summary="Ask for a presigned URL", dependencies=[ONCE])
 def create(new: NewUpload, way_in: IntakeDep, it: ResourcesDep) -> UploadPromise:
     """A URL that takes the bytes for five minutes; then `:complete`."""
     if new.size > it.ingest.max_upload_bytes:
@@ -73,6 +74,7 @@ def create(new: NewUpload, way_in: IntakeDep, it: ResourcesDep) -> UploadPromise
     operation_id="completeUpload",
     status_code=202,
     summary="Say that the bytes are put",
+    dependencies=[ONCE],
     responses={200: {"model": JobAccepted, "description": "The source has these bytes already"}},
 )
 def complete(upload_id: UUID, way_in: IntakeDep, it: ResourcesDep, response: Response) -> JobAccepted:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.emb.threads import cgroup_quota, threads_for
+from sluice.threads import cgroup_quota, threads_for
 
 
 @pytest.mark.parametrize(

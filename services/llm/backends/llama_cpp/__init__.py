@@ -1,0 +1,1 @@
+"""The GGUF backend: language models through llama.cpp."""

@@ -1,0 +1,174 @@
+"""Answers of a language model in GGUF format, on this machine's processor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from services.llm.backends.base import Facts, Piece, Prompt
+from services.llm.backends.llama_cpp.answer import Order
+from services.llm.backends.llama_cpp.engine import Engine
+from services.llm.backends.llama_cpp.errors import ModelUnusable
+from services.llm.backends.llama_cpp.grammar import checked
+from services.llm.backends.llama_cpp.json_schema import grammar_for, grammar_for_any_object
+from services.llm.backends.llama_cpp.native import NativeContext, NativeModel
+from services.llm.backends.llama_cpp.size import needed_bytes
+from services.llm.backends.llama_cpp.stream import Stream
+from services.llm.backends.llama_cpp.template import ChatTemplate
+from services.llm.candidate import Candidate
+from sluice.settings import LlmServiceSettings, SettingsError
+from sluice.threads import usable_threads
+from sluice.wire.asgi import Malformed
+
+# Templates and tokenizers are quick; more threads would take the processor from the model.
+_READERS = 2
+
+
+class LlamaCppBackend:
+    """A loaded model, its owner thread, and what turns requests into tokens."""
+
+    name = "llama_cpp"
+
+    def __init__(self, file: Path, settings: LlmServiceSettings) -> None:
+        """Load; takes seconds, so not on the event loop. `ModelUnusable` says what is wrong with the file."""
+        self._model = NativeModel(file)
+        try:
+            self._template = _template(self._model, file)
+            self.slots = settings.sequences
+            self.context_tokens = min(settings.context_tokens, self._model.trained_context)
+            self._answer_tokens = settings.answer_tokens
+            self._engine = Engine(
+                partial(
+                    NativeContext,
+                    self._model,
+                    sequences=self.slots,
+                    context_tokens=self.context_tokens,
+                    threads=settings.threads or usable_threads(),
+                ),
+                self._model,
+                target_seconds=settings.inter_token_seconds,
+                stuck_seconds=settings.stuck_seconds,
+                saved_bytes=settings.prompt_cache_bytes,
+            )
+            self._engine.start()
+        except BaseException:
+            self._model.close()
+            raise
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="prompts")
+
+    @property
+    def responsive(self) -> bool:
+        """Whether the owner thread has come round for a step lately."""
+        return self._engine.responsive
+
+    def tokens(self, text: str) -> list[str]:
+        """The text in the model's tokens."""
+        return [
+            self._model.piece(token).decode(errors="replace") for token in self._model.tokenize(text, special=False)
+        ]
+
+    async def prepare(self, prompt: Prompt) -> LlamaCppAnswer:
+        """Read the request in another thread; `Malformed` says what is wrong with it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._prepared, prompt, loop)
+
+    def stats(self) -> dict[str, float]:
+        """Figures of the owner thread."""
+        return self._engine.stats()
+
+    async def close(self) -> None:
+        """Stop the owner thread, which frees samplers, batch and context; then free the model."""
+        await asyncio.to_thread(self._engine.stop)
+        self._readers.shutdown()
+        self._model.close()
+
+    def _prepared(self, prompt: Prompt, loop: asyncio.AbstractEventLoop) -> LlamaCppAnswer:
+        if prompt.raw:
+            tokens = self._model.tokenize(prompt.messages[0].content, special=True)
+        elif self._template is None:
+            raise Malformed("This model has no chat template: use /v1/completions.", code="no_chat_template")
+        else:
+            tokens = self._model.tokenize(self._template.render(prompt.messages), special=True)
+        if not tokens:
+            raise Malformed("The prompt is empty.", code="empty_prompt", param="prompt")
+        grammar = _grammar(prompt)
+        if grammar is not None:
+            self._model.require_grammar(grammar)
+        order = Order(tokens, self._limit(len(tokens), prompt), prompt.sampling, grammar, Stream(loop))
+        return LlamaCppAnswer(self._engine, order)
+
+    def _limit(self, prompt_tokens: int, prompt: Prompt) -> int:
+        """Tokens of the answer: those asked for, else as many as there is room for, up to the usual length."""
+        room = self.context_tokens - prompt_tokens
+        asked = prompt.max_tokens or 1
+        if asked > room:
+            raise Malformed(
+                f"The prompt has {prompt_tokens} tokens, and {asked} are asked for: together more than the "
+                f"{self.context_tokens} of this model's context. Send less, or ask for less.",
+                code="context_length_exceeded",
+                param="messages" if room < 1 else "max_tokens",
+            )
+        return prompt.max_tokens or min(self._answer_tokens, room)
+
+
+class LlamaCppAnswer:
+    """A request in tokens."""
+
+    def __init__(self, engine: Engine, order: Order) -> None:
+        self._engine = engine
+        self._order = order
+        self.prompt_tokens = len(order.prompt)
+        self.max_tokens = order.max_tokens
+
+    async def pieces(self) -> AsyncGenerator[Piece | Facts, None]:
+        """The answer. Closing the generator frees the sequence before the next step."""
+        stream = self._order.stream
+        self._engine.submit(self._order)
+        try:
+            while True:
+                item = await stream.take()
+                if item is None:
+                    return
+                if stream.reopened:
+                    self._engine.wake()
+                yield item
+        finally:
+            self._engine.cancel(self._order)
+
+
+def candidate(settings: LlmServiceSettings) -> Candidate:
+    """The model of `SLUICE_LLM_MODEL_PATH`."""
+    file = settings.model_path
+    if file is None:
+        raise SettingsError("SLUICE_LLM_BACKEND is llama_cpp, so SLUICE_LLM_MODEL_PATH must name a GGUF file.")
+    return Candidate(file.stem, partial(LlamaCppBackend, file, settings), partial(needed_bytes, file, settings))
+
+
+def _template(model: NativeModel, file: Path) -> ChatTemplate | None:
+    source = model.chat_template
+    if source is None:
+        return None
+    try:
+        return ChatTemplate(source, begin_token=model.begin_token, end_token=model.end_token)
+    except ModelUnusable as error:
+        raise ModelUnusable(f"{file.name}: {error.detail}") from error
+
+
+def _grammar(prompt: Prompt) -> str | None:
+    wanted = prompt.response_format
+    if prompt.grammar is not None:
+        if wanted is not None and wanted.type != "text":
+            raise Malformed("Send either `grammar` or `response_format`.", code="invalid_grammar", param="grammar")
+        return checked(prompt.grammar)
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return grammar_for_any_object()
+    if wanted.json_schema is None:
+        raise Malformed(
+            "The response_format json_schema needs `json_schema`.", code="invalid_json_schema", param="response_format"
+        )
+    return grammar_for(wanted.json_schema.schema_)

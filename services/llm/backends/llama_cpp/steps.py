@@ -1,0 +1,116 @@
+"""What the next step of the model computes, and how much of a prompt fits into it. Pure.
+
+A step is one pass of the model over one batch. Every running answer gets its next token in each step; what is left of
+the time that a step may take goes to the prompts that wait to be read, in equal shares.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+LARGEST_STEP: Final = 256
+"""Prompt tokens of a step at most. Larger ones gain nothing (285 tokens/s at 128, 231 at 512) and delay a cancel."""
+
+TURN: Final = 256
+"""Tokens that a prompt reads at most before the next one has its turn."""
+
+_SMALLEST_STEP: Final = 4
+# Running answers may come half as fast as usual while a prompt is read.
+_SLOW_DOWN: Final = 2.0
+_WEIGHT_OF_NEWEST: Final = 0.3
+# A step is over before four of them would make the watchdog bark.
+_STEPS_PER_BEAT: Final = 4
+
+
+class Turns:
+    """Who reads next: one prompt after the other, and a long one only so much before the next has its turn.
+
+    To read all at once in equal parts would let everybody wait for the last one.
+    """
+
+    def __init__(self) -> None:
+        self._line: deque[int] = deque()
+        """Sequences, the one whose turn it is first."""
+        self._used = 0
+        """Tokens that it has read in this turn."""
+
+    def shares(self, unread: Mapping[int, int], budget: int) -> dict[int, int]:
+        """How many tokens of each prompt the next step reads. `unread` says what is left of each, by sequence."""
+        self._meet(unread)
+        given: dict[int, int] = {}
+        while budget and self._line:
+            sequence = self._line[0]
+            left = unread[sequence] - given.get(sequence, 0)
+            tokens = min(left, budget, TURN - self._used)
+            given[sequence] = given.get(sequence, 0) + tokens
+            budget -= tokens
+            self._used += tokens
+            if tokens == left:
+                self._next(again=False)
+            elif self._used == TURN:
+                self._next(again=True)
+        return given
+
+    def _meet(self, unread: Mapping[int, int]) -> None:
+        """Forget who has gone, and let newcomers stand at the end."""
+        if self._line and self._line[0] not in unread:
+            self._used = 0
+        self._line = deque(sequence for sequence in self._line if sequence in unread)
+        self._line.extend(sequence for sequence in unread if sequence not in self._line)
+
+    def _next(self, *, again: bool) -> None:
+        sequence = self._line.popleft()
+        if again:
+            self._line.append(sequence)
+        self._used = 0
+
+
+class Pace:
+    """How fast the model reads and writes on this machine, learnt from the steps that were made."""
+
+    def __init__(self, target_seconds: float, stuck_seconds: float) -> None:
+        """`target_seconds`: pauses between tokens up to this long disturb nobody; `stuck_seconds`: the watchdog's."""
+        self._target = target_seconds
+        self._longest_step = stuck_seconds / _STEPS_PER_BEAT
+        self._write_seconds: dict[int, float] = {}
+        self._read_seconds: float | None = None
+
+    def record(self, writers: int, read: int, seconds: float) -> None:
+        """A step took so long for so many running answers and so many prompt tokens."""
+        if not read:
+            self._write_seconds[writers] = _mixed(self._write_seconds.get(writers), seconds)
+            return
+        for_prompts = max(seconds - self.write_seconds(writers), 0.1 * seconds)
+        self._read_seconds = _mixed(self._read_seconds, for_prompts / read)
+
+    def write_seconds(self, writers: int) -> float:
+        """Time of a step that only writes, for so many answers; 0 if nothing is known yet."""
+        if not writers or not self._write_seconds:
+            return 0.0
+        nearest = min(self._write_seconds, key=lambda known: abs(known - writers))
+        return self._write_seconds[nearest]
+
+    @property
+    def read_seconds(self) -> float | None:
+        """Time that one more prompt token adds to a step, if known."""
+        return self._read_seconds
+
+    def budget(self, writers: int, readers: int) -> int:
+        """Prompt tokens that the next step may read, for so many prompts beside so many running answers.
+
+        Each prompt adds as much time as a single one would, so that it is read no slower when others come; running
+        answers wait for all of them.
+        """
+        if self._read_seconds is None:
+            return LARGEST_STEP if not writers else 8 * _SMALLEST_STEP
+        seconds = self._longest_step
+        if writers:
+            writing = self.write_seconds(writers)
+            seconds = min(readers * (max(self._target, _SLOW_DOWN * writing) - writing), seconds)
+        return max(_SMALLEST_STEP, min(LARGEST_STEP, int(seconds / self._read_seconds)))
+
+
+def _mixed(known: float | None, newest: float) -> float:
+    return newest if known is None else known + _WEIGHT_OF_NEWEST * (newest - known)

@@ -1,0 +1,215 @@
+"""The model behind an alias is exchanged while requests run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+
+from services.llm.backends.extractive import ExtractiveBackend
+from services.llm.candidate import Candidate
+from services.llm.catalog import FixedModel
+from services.llm.host import ModelHost
+from services.llm.memory import available_bytes
+from services.llm.metrics import LlmMetrics
+from sluice.errors import Conflict
+from sluice.model_store.manifest import Version
+from sluice.model_store.store import Description, ModelStore
+from sluice.settings import LlmServiceSettings
+from sluice.testing.service_process import running_service
+from tests.gguf_models import TINY, write_model
+from tests.integration.llm_models import Llm, chunks
+
+GREEN = {"name": "green", "version": "1"}
+BLUE = {"name": "blue", "version": "1"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("gguf")
+    found = {
+        name: write_model(folder / f"{name}.gguf", TINY, seed=seed, name=name)
+        for seed, name in enumerate(("blue", "green"), start=1)
+    }
+    found["broken"] = folder / "broken.gguf"
+    found["broken"].write_bytes(found["blue"].read_bytes()[:300_000])
+    found["infinite"] = folder / "infinite.gguf"
+    shutil.copyfile(found["blue"], found["infinite"])
+    weights = next(t for t in GGUFReader(found["infinite"], "r+").tensors if t.name == "output_norm.weight")
+    weights.data[:] = np.nan
+    return found
+
+
+@pytest.fixture
+def store(files: dict[str, Path], tmp_path: Path) -> ModelStore:
+    """A models folder with all of them, in which `default` means blue."""
+    store = ModelStore(tmp_path / "models")
+    for name, file in files.items():
+        store.add(file, Description(name=name, type="llm", backend="llama_cpp", version="1"))
+    store.activate("default", Version(**BLUE))
+    return store
+
+
+@pytest.fixture
+def llm(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Llm]:
+    monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+    with running_service("llm", backend="manifest", context_tokens=4096) as service, Llm(service) as client:
+        yield client
+
+
+def activate(llm: Llm, wanted: dict[str, str] | None = None, alias: str = "default") -> tuple[int, dict[str, str]]:
+    answer = llm.http.post(f"/v1/models/{alias}:activate", json=wanted) if wanted else llm.http.post(
+        f"/v1/models/{alias}:activate"
+    )  # fmt: skip
+    return answer.status_code, answer.json()
+
+
+def test_streams_end_with_the_model_they_began_with_and_new_ones_have_the_new_one(llm: Llm) -> None:
+    with ThreadPoolExecutor(6) as clients:
+        running = [clients.submit(llm.ask, f"stream {n}", stream=True, max_tokens=1500) for n in range(6)]
+        llm.until(lambda s: s["model"]["sequences_busy"] == 6)
+
+        assert activate(llm, GREEN) == (200, {"alias": "default", "model": "green@1"})
+        assert llm.stats()["leaving"] == 1
+        assert llm.ask(max_tokens=2).json()["model"] == "green@1"
+        streams = [chunks(each.result().text) for each in running]
+
+    assert [stream[-1] for stream in streams] == ["[DONE]"] * 6
+    assert {chunk["model"] for stream in streams for chunk in stream[:-1]} == {"blue@1"}
+    assert {stream[-2]["choices"][0]["finish_reason"] for stream in streams} == {"length"}
+    llm.until(lambda s: s["leaving"] == 0)
+
+
+def test_the_manifest_is_followed_there_and_back(llm: Llm, store: ModelStore) -> None:
+    blue = llm.text(max_tokens=10)
+    store.activate("default", Version(**GREEN))
+    llm.until(lambda s: s["name"] == "green@1")
+    assert llm.text(max_tokens=10) != blue
+
+    store.rollback("llm", "default")
+    assert activate(llm)[0] == 200
+    assert llm.stats()["name"] == "blue@1"
+    assert llm.text(max_tokens=10) == blue
+    (card,) = llm.http.get("/v1/models").json()["data"]
+    assert (card["id"], card["version"], card["backend"]) == ("default", "blue@1", "llama_cpp")
+
+
+def test_a_model_that_cannot_answer_changes_nothing(llm: Llm) -> None:
+    before = llm.text(max_tokens=5)
+
+    for wanted, status, code in (
+        ({"name": "broken", "version": "1"}, 409, "model_unusable"),
+        ({"name": "infinite", "version": "1"}, 409, "model_unusable"),
+        ({"name": "nobody", "version": "1"}, 404, "model_not_found"),
+        ({"name": "../blue", "version": "1"}, 422, "invalid"),
+        ({"name": "green"}, 422, "invalid"),
+    ):
+        found, problem = activate(llm, wanted)
+        assert (found, problem["code"]) == (status, code)
+    status, problem = activate(llm, alias="another")
+    assert (status, problem["code"]) == (404, "alias_not_found")
+
+    assert llm.text(max_tokens=5) == before
+    assert llm.http.get("/readyz").status_code == 200
+
+
+def test_a_file_that_was_changed_after_it_was_added_is_not_loaded(llm: Llm, store: ModelStore) -> None:
+    place = store.folder / store.manifest().entry(Version(**GREEN)).path
+    content = bytearray(place.read_bytes())
+    content[-100] ^= 1
+    place.write_bytes(content)
+
+    status, problem = activate(llm, GREEN)
+
+    assert (status, problem["code"]) == (409, "model_changed")
+    assert "SHA-256" in problem["detail"]
+    assert llm.stats()["name"] == "blue@1"
+
+
+def test_a_manifest_that_leads_to_a_broken_model_is_reported_and_the_old_model_goes_on(
+    llm: Llm, store: ModelStore
+) -> None:
+    store.activate("default", Version(name="broken", version="1"))
+
+    assert "broken.gguf" in llm.until(lambda s: s["refused"])["refused"]
+    assert llm.text(max_tokens=2)
+
+
+def test_models_that_left_give_their_memory_back(llm: Llm) -> None:
+    """Complaint 10."""
+
+    def switch(times: int) -> int:
+        for number in range(times):
+            assert activate(llm, (GREEN, BLUE)[number % 2])[0] == 200
+            assert llm.text(max_tokens=3)
+        llm.until(lambda s: s["leaving"] == 0)
+        pages = Path(f"/proc/{llm.service.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * 4096
+
+    assert switch(20) < switch(4) * 1.05
+
+
+# In this process, with what a model needs and what there is made up.
+
+
+def test_a_model_for_which_there_is_no_memory_is_refused_with_figures() -> None:
+    sizes = iter([0, 5 * 1024**3])
+    names = iter(["small", "large"])
+
+    class TwoModels(FixedModel):
+        def wanted(self) -> Candidate:
+            size = next(sizes)
+            return Candidate(next(names), lambda: ExtractiveBackend(1000), lambda: size)
+
+    async def case() -> None:
+        catalog = TwoModels(Candidate("", lambda: ExtractiveBackend(1000)))
+        host = ModelHost(catalog, LlmServiceSettings(), LlmMetrics(), available=lambda: 3 * 1024**3)
+        await host.start()
+        with pytest.raises(Conflict) as refused:
+            await host.activate()
+        assert refused.value.code == "not_enough_memory"
+        assert "5120 MB" in refused.value.detail
+        assert "3072 MB" in refused.value.detail
+        assert host.current.name == "small"
+        await host.close()
+
+    asyncio.run(case())
+
+
+def test_memory_is_what_the_machine_or_the_cgroup_has_left(tmp_path: Path) -> None:
+    machine = tmp_path / "meminfo"
+    machine.write_text("MemTotal:  16000000 kB\nMemAvailable:  8000000 kB\n", encoding="ascii")
+    assert available_bytes(machine, tmp_path / "none") == 8_000_000 * 1024
+
+    group = tmp_path / "cgroup"
+    group.mkdir()
+    for name, content in (("max", "1000000"), ("current", "700000"), ("stat", "anon 1\ninactive_file 200000")):
+        (group / f"memory.{name}").write_text(content, encoding="ascii")
+    assert available_bytes(machine, group) == 500_000
+    (group / "memory.max").write_text("max\n", encoding="ascii")
+    assert available_bytes(machine, group) == 8_000_000 * 1024
+
+
+def test_two_exchanges_at_once_are_one_and_a_refusal() -> None:
+    class Slow(FixedModel):
+        count = 0
+
+        def wanted(self) -> Candidate:
+            Slow.count += 1
+            return Candidate(f"model {Slow.count}", lambda: ExtractiveBackend(1000))
+
+    async def case() -> None:
+        host = ModelHost(Slow(Candidate("", lambda: ExtractiveBackend(1))), LlmServiceSettings(), LlmMetrics())
+        await host.start()
+        found = await asyncio.gather(host.activate(), host.activate(), return_exceptions=True)
+        assert [type(one) for one in found].count(Conflict) == 1
+        assert host.current.name == "model 2"
+        await host.close()
+
+    asyncio.run(case())
