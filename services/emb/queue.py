@@ -18,10 +18,10 @@ from services.emb.loading import Load
 from services.emb.metrics import EmbMetrics
 from services.emb.model_thread import EmbeddingJob, ModelThread
 from services.emb.models import Change, Model, Models
-from services.emb.threads import usable_threads
 from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import EmbServiceSettings
+from sluice.threads import usable_threads
 from sluice.wire.embeddings import InputType
 
 _RETRY_SECONDS: Final = 5.0

@@ -16,7 +16,6 @@ import typer
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_table, size
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
-from sluice.embedding_models.converter import convert
 from sluice.embedding_models.layout import BUILT_IN, is_converted, read_model
 from sluice.errors import Conflict, NotFound, SluiceError
 from sluice.model_store.manifest import Manifest, ModelEntry, ModelType, Version
@@ -215,7 +214,8 @@ def _ready_to_run(
     if not is_converted(path):
         with TemporaryDirectory() as scratch:
             converted = Path(scratch) / "model"
-            convert(
+            conversion = _needed("sluice.embedding_models.conversion", "models")
+            conversion.convert(
                 path,
                 converted,
                 texts=texts_of(texts) if texts else shipped_texts(described.languages),
