@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -18,14 +19,20 @@ from benchmarks.emb_peer import PeerMissingError, infinity
 from benchmarks.emb_texts import questions_and_answers
 from benchmarks.report import Figure, at_least, at_most, median_ratio, publish
 from infra.embedded.platform import Platform
-from sluice.embedding_models.built_in import source_folder
+from sluice.embedding_models import built_in
+from sluice.embedding_models.calibration_texts import shipped_texts
 from sluice.embedding_models.judging import recall
+from sluice.embedding_models.layout import BUILT_IN
+from sluice.embedding_models.static_model import distill
+from sluice.model_store.store import Description, ModelStore
 from sluice.testing.service_process import ServiceProcess, running_service
 
 ROUNDS = 3
 CLIENTS = 8
 BULK = 64
 SHORT_LIST = 16
+SWITCHES = 10
+PEER_TEXTS = 400
 
 
 def run(platform: Platform) -> None:
@@ -53,6 +60,7 @@ def measured() -> tuple[list[Figure], str]:
         ]
     with running_service("emb", threads=threads) as fresh:
         figures += _memory(fresh, EmbeddingServer(fresh.url, "default"), passages)
+    figures += _switches(passages, threads)
     peer, why_not = _against_infinity(passages, threads)
     notes = f"{len(passages)} {origin}, {threads} threads on both sides, medians of {ROUNDS} turns{why_not}"
     return figures + peer, notes
@@ -62,7 +70,7 @@ def _against_the_library(
     server: EmbeddingServer, questions: Sequence[str], passages: Sequence[str], threads: int
 ) -> list[Figure]:
     torch.set_num_threads(threads)
-    library = SentenceTransformer(str(source_folder()), device="cpu", local_files_only=True)
+    library = SentenceTransformer(str(built_in.source_folder()), device="cpu", local_files_only=True)
     library.encode(list(passages[:32]))
     server.embed_all(passages, size=BULK, clients=2)
     ours, theirs = [], []
@@ -123,16 +131,39 @@ def _memory(service: ServiceProcess, server: EmbeddingServer, passages: Sequence
     ]
 
 
+def _switches(passages: Sequence[str], threads: int) -> list[Figure]:
+    """Memory with the same model, before and after others took its place and it took theirs."""
+    with TemporaryDirectory() as folder:
+        store = ModelStore(Path(folder))
+        small = Path(folder) / "small"
+        distill(BUILT_IN, small, shipped_texts(built_in.LANGUAGES), threads)
+        entries = [
+            store.add(BUILT_IN, Description(name="large", type="embed", backend="openvino")),
+            store.add(small, Description(name="small", type="embed", backend="static")),
+        ]
+        with running_service("emb", variables={"SLUICE_MODELS_FOLDER": folder}, threads=threads) as service:
+            server, sizes = EmbeddingServer(service.url, "default"), []
+            for number in range(SWITCHES + 1):
+                store.activate("default", entries[number % 2].key)
+                server.reload()
+                server.embed(passages[:BULK])
+                if number % 2 == 0:
+                    sizes.append(_resident(service.process.pid))
+    return [at_most(f"memory after {SWITCHES} exchanges of models over before", sizes[-1] / sizes[0], "x", 1.05)]
+
+
 def _against_infinity(passages: Sequence[str], threads: int) -> tuple[list[Figure], str]:
     ours, theirs = [], []
+    # The peer takes its time.
+    some = passages[:PEER_TEXTS]
     try:
         with infinity(threads) as peer, running_service("emb", threads=threads) as service:
             server = EmbeddingServer(service.url, "default")
             for each in (peer, server):
-                each.embed_all(passages[:128], size=SHORT_LIST, clients=CLIENTS)
+                each.embed_all(some[:128], size=SHORT_LIST, clients=CLIENTS)
             for _ in range(ROUNDS):
-                ours.append(len(passages) / server.embed_all(passages, size=SHORT_LIST, clients=CLIENTS)[1])
-                theirs.append(len(passages) / peer.embed_all(passages, size=SHORT_LIST, clients=CLIENTS)[1])
+                ours.append(len(some) / server.embed_all(some, size=SHORT_LIST, clients=CLIENTS)[1])
+                theirs.append(len(some) / peer.embed_all(some, size=SHORT_LIST, clients=CLIENTS)[1])
     except PeerMissingError as reason:
         return [], f"; infinity-emb was not measured: {reason}"
     return [

@@ -41,6 +41,10 @@ class EmbeddingServer:
             vectors = np.vstack(list(pool.map(self.embed, _lists(texts, size))))
         return vectors, time.perf_counter() - began
 
+    def reload(self) -> None:
+        """Let it load what the models folder says."""
+        self._http.post("/v1/models:reload").raise_for_status()
+
     def question_milliseconds(self, rounds: int, pause: float = 0.0) -> list[float]:
         """How long short questions take, one after the other."""
         taken = []

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from sluice.embedding_models.static_model import frequency_ranks, mean_vectors, principal, weighted
+from sluice.embedding_models.static_model import (
+    frequency_ranks,
+    mean_vectors,
+    principal,
+    weighted,
+    without_common,
+)
 from sluice.embedding_models.tokenizing import TokenizedText
 
 TABLE = np.array([[0, 0], [3, 0], [0, 4]], dtype=np.float32)
@@ -45,3 +51,12 @@ def test_the_principal_axes_keep_what_differs_most() -> None:
     spread = chance.normal(size=(500, 3)).astype(np.float32) * np.array([0.1, 10, 1], dtype=np.float32)
 
     assert principal(spread, 2).std(axis=0).round().tolist() == [10, 1]
+
+
+def test_what_all_texts_have_in_common_is_taken_out_and_what_tells_them_apart_stays() -> None:
+    texts = np.array([[5, 1, 0, 0], [5, -1, 0, 0], [5, 0, 1, 0]], dtype=np.float32)
+
+    left = without_common(texts, texts, 1)
+
+    np.testing.assert_allclose(left[:, 0], 0, atol=0.1)
+    np.testing.assert_allclose(left[:, 1], [1, -1, 0], atol=0.1)
