@@ -11,16 +11,12 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from sluice.embedding_models.shapes import rows_for, width_for
 from sluice.embedding_models.tokenizing import TokenizedText
 
 Vectors = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
-# Batches are padded to few shapes: OpenVINO keeps what it prepared for a shape, and memory would grow with every new
-# one. Neighbours lie so close that padding costs less than a tenth; beyond, sizes go in steps.
-_WIDTHS: Final = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256)
-_ROWS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-_STEP: Final = 64
 _PREPARED: Final = 128
 
 
@@ -43,14 +39,14 @@ class Network:
 
     def embed(self, batch: Sequence[TokenizedText]) -> Vectors:
         """One vector per text: (texts, dimension)."""
-        tokens, mask = padded([text.ids for text in batch], self._pad, rows=_next(_ROWS, len(batch)))
+        tokens, mask = padded([text.ids for text in batch], self._pad, rows=rows_for(len(batch)))
         answer = self._request.infer([tokens, mask], share_inputs=True, share_outputs=True)
         return np.array(answer[0][: len(batch)], dtype=np.float32)
 
 
 def padded(texts: Sequence[Sequence[int]], pad: int, *, rows: int | None = None) -> tuple[Tokens, Tokens]:
     """The texts as a matrix of one of few widths, and the mask of what is text in it; empty texts fill it to `rows`."""
-    width = bucket(max(len(ids) for ids in texts))
+    width = width_for(max(len(ids) for ids in texts))
     tokens = np.full((rows or len(texts), width), pad, dtype=np.int64)
     mask = np.zeros_like(tokens)
     # A row of nothing but padding has no mean; nobody reads what comes of this one.
@@ -61,18 +57,9 @@ def padded(texts: Sequence[Sequence[int]], pad: int, *, rows: int | None = None)
     return tokens, mask
 
 
-def bucket(length: int) -> int:
-    """The width to which a text of this length is padded."""
-    return _next(_WIDTHS, length)
-
-
 def computes_in_bf16() -> bool:
     """Whether this processor multiplies bfloat16 by itself."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _next(sizes: Sequence[int], wanted: int) -> int:
-    return next((size for size in sizes if size >= wanted), -(-wanted // _STEP) * _STEP)
 
 
 @cache
