@@ -18,7 +18,6 @@ PROBLEMS: Final[dict[str, str]] = {
     "confirmation_needed": "Nothing was done. Send the same with `confirm`: the number in `matching`.",
     "conflict": "The thing is not in a state that allows this.",
     "conversation_not_found": "No such conversation, or somebody else's.",
-    "converter_missing": "Converting a model needs the extra `models`, which is not installed here.",
     "damaged": "The file is cut short or damaged. Open it on your machine, save it again, upload that.",
     "database_unavailable": "PostgreSQL does not answer. Try again; nothing was changed.",
     "dead_letter_not_found": "No such dead letter, or another tenant's. One of no tenant needs `unattributed=true`.",
