@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any, Protocol, TypeVar
 
 from celery import Celery, Task
-from celery.signals import worker_process_init
+from celery.signals import worker_before_create_process, worker_process_init
 
 # Loaded by the parent, which runs no step: a child that takes a dead one's place is forked with all of it, instead of
 # spending a second or two of a core on imports while a document waits.
@@ -48,6 +49,12 @@ def register(app: Celery, message_type: type[M], handle: Handler[M]) -> None:
             forget()
 
     app.task(name=message_type.task_name, bind=True)(run)
+
+
+@worker_before_create_process.connect  # type: ignore[untyped-decorator] # Celery has no types
+def _share_memory(**_: Any) -> None:
+    # What is loaded now stays shared with the children: the collector would write to every page of it.
+    gc.freeze()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator] # Celery has no types

@@ -11,7 +11,7 @@ import hashlib
 import re
 import select
 from collections import namedtuple
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, Final
@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.adapt import Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import PoolProxiedConnection
@@ -27,6 +27,8 @@ from sqlalchemy.exc import DBAPIError
 
 from sluice.db.base import TENANT_SETTING
 from sluice.db.session import Sessions
+
+Statement = tuple[str, Mapping[str, Any]]
 
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 # Transaction-local, so that a pooled connection never carries a tenant into its next use.
@@ -39,13 +41,24 @@ def in_one_trip(sessions: Sessions, tenant_id: UUID, statement: str, values: Map
     Values are numbers, texts, UUIDs, truth values or None, for `%(name)s`; their types are what the statement makes of
     them. Errors are SQLAlchemy's, and then nothing was changed, unless the connection was lost: then nobody knows.
     """
-    with _errors_of_sqlalchemy(), closing(sessions.kw["bind"].raw_connection()) as connection:
+    statements = ((_SET_TENANT, {"tenant": tenant_id}), (statement, values))
+    with _errors_of_sqlalchemy():
+        try:
+            return _over_a_connection(sessions, statements)
+        except (InvalidSqlStatementName, DuplicatePreparedStatement):
+            # psycopg drops every prepared statement of a connection after a rollback. Nothing was run.
+            return _over_a_connection(sessions, statements)
+
+
+def _over_a_connection(sessions: Sessions, statements: Sequence[Statement]) -> Any:
+    with closing(sessions.kw["bind"].raw_connection()) as connection:
         trip = _Trip(connection)
         try:
-            return trip.make((_SET_TENANT, {"tenant": tenant_id}), (statement, values))
+            return trip.make(*statements)
         except BaseException as error:
-            # Lost, or left in between, by a time limit for one: then nobody knows what is still under way on it.
-            if trip.is_under_way:
+            # Lost, or left in between, by a time limit for one: then nobody knows what is still under way on it. Or it
+            # has other prepared statements than we think.
+            if trip.is_under_way or isinstance(error, InvalidSqlStatementName | DuplicatePreparedStatement):
                 connection.invalidate(error)
             raise
 
@@ -68,7 +81,7 @@ class _Trip:
         self._prepared: set[bytes] = connection.info.setdefault("prepared", set())
         self.is_under_way = True
 
-    def make(self, *statements: tuple[str, Mapping[str, Any]]) -> Any:
+    def make(self, *statements: Statement) -> Any:
         """Send them all; the first row that the last one answered, or None, once all of it is committed."""
         self._libpq.enter_pipeline_mode()
         # What each answer will be to: the preparation of the statement of that name, or None for its execution.

@@ -95,6 +95,14 @@ def test_a_statement_that_postgresql_does_not_understand_is_no_outage(sessions: 
     assert in_one_trip(sessions, bench.tenant_id, _COUNT, {}).number == 0
 
 
+def test_psycopg_may_drop_prepared_statements_as_it_does_after_a_rollback(sessions: Sessions, bench: Bench) -> None:
+    in_one_trip(sessions, bench.tenant_id, _COUNT, {})
+    for _ in range(2):
+        _roll_back(sessions, bench.tenant_id)
+        assert _sources(sessions, bench.tenant_id) == 0
+        assert in_one_trip(sessions, bench.tenant_id, _COUNT, {}).number == 0
+
+
 def test_a_connection_that_is_cut_is_an_outage_and_the_next_is_a_new_one(sessions: Sessions, bench: Bench) -> None:
     in_one_trip(sessions, bench.tenant_id, _COUNT, {})
     before = _backend(sessions)
@@ -133,6 +141,14 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _roll_back(sessions: Sessions, tenant_id: UUID) -> None:
+    with sessions(info={"tenant_id": tenant_id}) as session:
+        for number in range(10):
+            # Often enough that psycopg prepares it.
+            session.execute(text("SELECT CAST(:number AS integer)"), {"number": number})
+        session.rollback()
 
 
 def _sources(sessions: Sessions, tenant_id: UUID) -> int:
