@@ -195,10 +195,15 @@ class VectorIndex:
         return _hits(by_words), _hits(by_grams)
 
     def count_version(self, tenant_id: UUID, collection: str, version_id: UUID) -> int:
-        """How many points of a version a collection holds, by its name."""
+        """How many points of a version a collection holds, by its name; none while there is no such collection."""
         condition = _matching(tenant_id, "version_id", [version_id])
         with _translated():
-            return self._client.count(collection, count_filter=condition, exact=True).count
+            try:
+                return self._client.count(collection, count_filter=condition, exact=True).count
+            except UnexpectedResponse as error:
+                if error.status_code != httpx.codes.NOT_FOUND:
+                    raise
+                return 0
 
     def chunk_ids(self, tenant_id: UUID, collection: str, document_id: UUID) -> set[UUID]:
         """The chunks of a document that a collection holds, by its name or alias."""

@@ -141,12 +141,10 @@ def _check_index(it: Resources, claim: Claim, lease: Lease, version: DocumentVer
     collections = it.dense_collections()
     with tenant_session(it.sessions, claim.tenant_id) as session:
         expected = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.version_id == version.id)) or 0
-    for collection in collections:
-        # EMB may serve another model since the chunks were indexed, and nothing may be in its collection yet.
-        it.index.ensure(collection)
     names = [*(collection.name for collection in collections), it.index.lexical]
     if any(it.index.count_version(claim.tenant_id, name, version.id) != expected for name in names):
-        # The index lost points while parts were running; vectors come from the cache, so this is cheap.
+        # The index lost points while parts were running, and vectors come from the cache, so this is cheap; or EMB
+        # serves another model since, which has embedded nothing yet.
         indexing.index_chunks(it, claim, lease, version, 0, expected)
         if it.dense_collections() != collections:
             raise TemporarilyUnavailable("EMB has just changed its model.", code="embedder_unavailable")

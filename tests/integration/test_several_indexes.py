@@ -99,7 +99,7 @@ def test_a_document_waits_for_an_alias_that_is_away_and_nothing_is_embedded_twic
 
 
 def test_a_model_that_moves_before_the_document_is_shown_is_caught_up_with(world: IndexedWorld) -> None:
-    """Its collection is not there yet: without making it, the last step would wait for it for ever."""
+    """Its collection is not there yet, and the last step must not wait for it to be made by somebody else."""
     version_id = world.upload(sentences("the quarry"))
     claim = world.claim(version_id)
     it = world.resources()
