@@ -43,8 +43,7 @@ def doctor(it: Resources, claim: Claim, lease: Lease) -> None:
             found = _counts(claim.checkpoint["wrong"])
             _remember(it, claim, look=_SECOND, at=0, after=None, wrong={}, found=found)
         else:
-            with tenant_session(it.sessions, claim.tenant_id) as session:
-                claims.finish(session, claim, _result(claim.checkpoint, repair=repair))
+            claims.finish_at_once(it.sessions, claim, _result(claim.checkpoint, repair=repair))
             return
     go_on_later(it, claim, next_step(claim.job_id, claim.step, claim.part + 1, it.jobs))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 
@@ -38,6 +39,8 @@ def main() -> None:
     _serve_metrics(telemetry)
     presence = Presence(database, name=f"{socket.gethostname()}:{os.getpid()}", concurrency=concurrency)
     presence.begin()
+    # What is loaded now stays shared with the children: the collector would write to every page of it.
+    gc.freeze()
     try:
         app.worker_main(
             [
