@@ -7,31 +7,25 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.emb_clients import EmbeddingServer, percentile
+from benchmarks.emb_models import exchanges, forms, resident
 from benchmarks.emb_peer import PeerMissingError, infinity
 from benchmarks.emb_texts import questions_and_answers
 from benchmarks.report import Figure, at_least, at_most, median_ratio, publish
 from infra.embedded.platform import Platform
-from sluice.embedding_models import built_in
-from sluice.embedding_models.calibration_texts import shipped_texts
+from sluice.embedding_models.built_in import source_folder
 from sluice.embedding_models.judging import recall
-from sluice.embedding_models.layout import BUILT_IN
-from sluice.embedding_models.static_model import distill
-from sluice.model_store.store import Description, ModelStore
 from sluice.testing.service_process import ServiceProcess, running_service
 
 ROUNDS = 3
 CLIENTS = 8
 BULK = 64
 SHORT_LIST = 16
-SWITCHES = 10
 PEER_TEXTS = 400
 
 
@@ -60,7 +54,8 @@ def measured() -> tuple[list[Figure], str]:
         ]
     with running_service("emb", threads=threads) as fresh:
         figures += _memory(fresh, EmbeddingServer(fresh.url, "default"), passages)
-    figures += _switches(passages, threads)
+    figures += forms(passages, threads)
+    figures += exchanges(questions, passages, threads)
     peer, why_not = _against_infinity(passages, threads)
     notes = f"{len(passages)} {origin}, {threads} threads on both sides, medians of {ROUNDS} turns{why_not}"
     return figures + peer, notes
@@ -70,7 +65,7 @@ def _against_the_library(
     server: EmbeddingServer, questions: Sequence[str], passages: Sequence[str], threads: int
 ) -> list[Figure]:
     torch.set_num_threads(threads)
-    library = SentenceTransformer(str(built_in.source_folder()), device="cpu", local_files_only=True)
+    library = SentenceTransformer(str(source_folder()), device="cpu", local_files_only=True)
     library.encode(list(passages[:32]))
     server.embed_all(passages, size=BULK, clients=2)
     ours, theirs = [], []
@@ -124,32 +119,11 @@ def _memory(service: ServiceProcess, server: EmbeddingServer, passages: Sequence
     for number in range(1, 201):
         server.embed([chance.choice(passages) for _ in range(chance.randint(1, 40))])
         if number in {20, 200}:
-            sizes[number] = _resident(service.process.pid)
+            sizes[number] = resident(service.process.pid)
     return [
         Figure("memory after 20 mixed batches", sizes[20] / 1e6, "MB RSS"),
         at_most("memory after 200 over after 20", sizes[200] / sizes[20], "x", 1.1),
     ]
-
-
-def _switches(passages: Sequence[str], threads: int) -> list[Figure]:
-    """Memory with the same model, before and after others took its place and it took theirs."""
-    with TemporaryDirectory() as folder:
-        store = ModelStore(Path(folder))
-        small = Path(folder) / "small"
-        distill(BUILT_IN, small, shipped_texts(built_in.LANGUAGES), threads)
-        entries = [
-            store.add(BUILT_IN, Description(name="large", type="embed", backend="openvino")),
-            store.add(small, Description(name="small", type="embed", backend="static")),
-        ]
-        with running_service("emb", variables={"SLUICE_MODELS_FOLDER": folder}, threads=threads) as service:
-            server, sizes = EmbeddingServer(service.url, "default"), []
-            for number in range(SWITCHES + 1):
-                store.activate("default", entries[number % 2].key)
-                server.reload()
-                server.embed(passages[:BULK])
-                if number % 2 == 0:
-                    sizes.append(_resident(service.process.pid))
-    return [at_most(f"memory after {SWITCHES} exchanges of models over before", sizes[-1] / sizes[0], "x", 1.05)]
 
 
 def _against_infinity(passages: Sequence[str], threads: int) -> tuple[list[Figure], str]:
@@ -170,8 +144,3 @@ def _against_infinity(passages: Sequence[str], threads: int) -> tuple[list[Figur
         Figure(f"infinity-emb, {CLIENTS} clients", statistics.median(theirs), "texts/s"),
         at_least("EMB over infinity-emb", median_ratio(ours, theirs), "x", 4.0),
     ], ""
-
-
-def _resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
