@@ -11,15 +11,16 @@ import hashlib
 import re
 import select
 from collections import namedtuple
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from psycopg.adapt import Transformer
-from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName, error_from_result
+from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 from sqlalchemy import PoolProxiedConnection
@@ -42,23 +43,18 @@ def in_one_trip(sessions: Sessions, tenant_id: UUID, statement: str, values: Map
     them. Errors are SQLAlchemy's, and then nothing was changed, unless the connection was lost: then nobody knows.
     """
     statements = ((_SET_TENANT, {"tenant": tenant_id}), (statement, values))
-    with _errors_of_sqlalchemy():
-        try:
-            return _over_a_connection(sessions, statements)
-        except (InvalidSqlStatementName, DuplicatePreparedStatement):
-            # psycopg drops every prepared statement of a connection after a rollback. Nothing was run.
-            return _over_a_connection(sessions, statements)
-
-
-def _over_a_connection(sessions: Sessions, statements: Sequence[Statement]) -> Any:
-    with closing(sessions.kw["bind"].raw_connection()) as connection:
+    with _errors_of_sqlalchemy(), closing(sessions.kw["bind"].raw_connection()) as connection:
         trip = _Trip(connection)
         try:
-            return trip.make(*statements)
+            try:
+                return trip.make(*statements)
+            except InvalidSqlStatementName:
+                # psycopg drops every prepared statement of a connection after a rollback. Nothing was run.
+                trip.prepare_anew()
+                return trip.make(*statements)
         except BaseException as error:
-            # Lost, or left in between, by a time limit for one: then nobody knows what is still under way on it. Or it
-            # has other prepared statements than we think.
-            if trip.is_under_way or isinstance(error, InvalidSqlStatementName | DuplicatePreparedStatement):
+            # Lost, or left in between, by a time limit for one: then nobody knows what is still under way on it.
+            if trip.is_under_way:
                 connection.invalidate(error)
             raise
 
@@ -71,6 +67,15 @@ def _errors_of_sqlalchemy() -> Iterator[None]:
         raise DBAPIError.instance(None, None, error, psycopg.Error) from error
 
 
+@dataclass
+class _Prepared:
+    """What we have prepared on a connection."""
+
+    names: set[bytes] = field(default_factory=set)
+    # Part of every name, so that none can be there already, whatever was dropped.
+    generation: int = 0
+
+
 class _Trip:
     """A batch of prepared statements to PostgreSQL and back."""
 
@@ -78,11 +83,12 @@ class _Trip:
         driver: Any = connection.driver_connection
         self._driver: psycopg.Connection[Any] = driver
         self._libpq: PGconn = driver.pgconn
-        self._prepared: set[bytes] = connection.info.setdefault("prepared", set())
+        self._prepared: _Prepared = connection.info.setdefault("prepared", _Prepared())
         self.is_under_way = True
 
     def make(self, *statements: Statement) -> Any:
         """Send them all; the first row that the last one answered, or None, once all of it is committed."""
+        self.is_under_way = True
         self._libpq.enter_pipeline_mode()
         # What each answer will be to: the preparation of the statement of that name, or None for its execution.
         sent = [one for statement, values in statements for one in self._send(statement, values)]
@@ -99,8 +105,13 @@ class _Trip:
                 raise error_from_result(result)
             # A rollback takes back what was done, not what was prepared.
             if name is not None:
-                self._prepared.add(name)
+                self._prepared.names.add(name)
         return self._first_row(results[-1])
+
+    def prepare_anew(self) -> None:
+        """Prepare every statement again, when next it is needed."""
+        self._prepared.names.clear()
+        self._prepared.generation += 1
 
     def _first_row(self, result: PGresult) -> Any:
         if result.ntuples == 0:
@@ -111,8 +122,9 @@ class _Trip:
         return reader.load_row(0, row._make)
 
     def _send(self, statement: str, values: Mapping[str, Any]) -> Iterator[bytes | None]:
-        name, text, parameters = _numbered(statement)
-        if name not in self._prepared:
+        digest, text, parameters = _numbered(statement)
+        name = b"sluice_%s_%d" % (digest, self._prepared.generation)
+        if name not in self._prepared.names:
             self._libpq.send_prepare(name, text)
             yield name
         self._libpq.send_query_prepared(name, [_as_text(values[parameter]) for parameter in parameters])
@@ -137,10 +149,10 @@ class _Trip:
 
 @cache
 def _numbered(statement: str) -> tuple[bytes, bytes, tuple[str, ...]]:
-    """A name for the statement, its text with parameters as PostgreSQL numbers them, and their names in that order."""
+    """A digest of the statement, its text with parameters as PostgreSQL numbers them, and their names in that order."""
     parameters = tuple(dict.fromkeys(_PARAMETER.findall(statement)))
     text = _PARAMETER.sub(lambda found: f"${parameters.index(found[1]) + 1}", statement).encode()
-    return b"sluice_" + hashlib.sha256(text).hexdigest()[:16].encode(), text, parameters
+    return hashlib.sha256(text).hexdigest()[:16].encode(), text, parameters
 
 
 def _as_text(value: Any) -> bytes | None:

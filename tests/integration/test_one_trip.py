@@ -97,10 +97,12 @@ def test_a_statement_that_postgresql_does_not_understand_is_no_outage(sessions: 
 
 def test_psycopg_may_drop_prepared_statements_as_it_does_after_a_rollback(sessions: Sessions, bench: Bench) -> None:
     in_one_trip(sessions, bench.tenant_id, _COUNT, {})
+    before = _backend(sessions)
     for _ in range(2):
         _roll_back(sessions, bench.tenant_id)
         assert _sources(sessions, bench.tenant_id) == 0
         assert in_one_trip(sessions, bench.tenant_id, _COUNT, {}).number == 0
+        assert _backend(sessions) == before
 
 
 def test_a_connection_that_is_cut_is_an_outage_and_the_next_is_a_new_one(sessions: Sessions, bench: Bench) -> None:
