@@ -9,20 +9,19 @@ from tests.chaos.lab import Lab
 from tests.chaos.results import Result, measured
 from tests.chaos.verify import verify
 
+# Long enough to begin with what was just uploaded, not to end it.
+_PAUSE_SECONDS = 1.0
+
 
 def run(lab: Lab) -> Result:
     customer = lab.customer()
-    number, restarts, closings = lab.choose(ci=(24, 2, 3), long=(300, 5, 10))
-    pause = lab.choose(ci=1.0, long=4.0)
-    customer.upload_many(number)
+    number, restarts, closings = lab.choose(ci=(25, 2, 3), long=(300, 5, 10))
+    faults = [lab.broker.restart] * restarts + [lab.broker.close_connections] * closings
     silences = []
-    for _ in range(restarts):
-        time.sleep(pause)
-        lab.broker.restart()
-        silences.append(lab.broker.wait_consumed())
-    for _ in range(closings):
-        time.sleep(pause)
-        lab.broker.close_connections()
+    for fault in faults:
+        customer.upload_many(number // len(faults))
+        time.sleep(_PAUSE_SECONDS)
+        fault()
         silences.append(lab.broker.wait_consumed())
     seconds = lab.settle(customer)
     runs = len(lab.attempts(customer))
