@@ -52,6 +52,9 @@ class EmbeddingClient(Protocol):
     def model(self) -> EmbeddingModel:
         """The model in use; may be a minute old."""
 
+    def ask_again(self) -> None:
+        """Have `model` say what is in use now, the next time that it is asked."""
+
     def embed(self, texts: Sequence[str], *, input_type: InputType) -> Embedded:
         """A vector for each text; no text, no request. `Invalid` if a text is refused for what it is."""
 
@@ -91,6 +94,11 @@ class HttpEmbeddingClient:
                 self._model = self._read_model()
                 self._model_read_at = time.monotonic()
             return self._model
+
+    def ask_again(self) -> None:
+        """Have `model` ask EMB, however fresh its last answer is."""
+        with self._lock:
+            self._model = None
 
     def embed(self, texts: Sequence[str], *, input_type: InputType) -> Embedded:
         """A vector for each text; no text, no request."""

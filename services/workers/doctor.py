@@ -28,6 +28,7 @@ def doctor(it: Resources, claim: Claim, lease: Lease) -> None:
     """Compare the tenant's stores, mend them if the job says so, and write down what is (left) wrong."""
     turn = Turn()
     repair = bool(claim.options.get("repair"))
+    it.ask_for_models()
     patient = _patient(it, claim)
     if "look" not in claim.checkpoint:
         for dense in patient.dense:

@@ -85,7 +85,10 @@ def load_version(it: Resources, claim: Claim) -> DocumentVersion:
         if version is None:
             raise Canceled("The document was erased.")
         session.expunge(version)
-        return version
+    if version.reread_of is not None:
+        # Perhaps because a model was exchanged a moment ago. Vectors that are kept would hide it.
+        it.ask_for_models()
+    return version
 
 
 def _cut(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, turn: Turn) -> bool:

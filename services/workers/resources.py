@@ -48,6 +48,11 @@ class Resources:
         models = [embedder.model() for embedder in self.embedders.values()]
         return [DenseCollection(model.alias, model.version, model.dimension) for model in models]
 
+    def ask_for_models(self) -> None:
+        """Have `dense_collections` say what EMB serves now: for work that is to be done with today's models."""
+        for embedder in self.embedders.values():
+            embedder.ask_again()
+
     def tokenizer(self) -> Tokenizer:
         """The default model's own tokenizer, so that a chunk's size is what that model will see."""
         return _load_tokenizer(self.embedders[self.embedding.alias].tokenizer())

@@ -32,6 +32,9 @@ class FakeEmbeddings:
         self._require_available()
         return self._model
 
+    def ask_again(self) -> None:
+        """Nothing to do: `model` says what there is."""
+
     def become(self, version: str) -> None:
         """Serve another model under the same alias, whose vectors cannot be compared with those of before."""
         self._model = replace(self._model, version=version)

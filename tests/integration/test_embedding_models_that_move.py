@@ -32,6 +32,18 @@ def test_a_client_that_meets_another_model_asks_which_there_is() -> None:
         assert client.model().version == "new"
 
 
+def test_a_client_asks_which_model_there_is_when_it_is_told_to() -> None:
+    service = ScriptedService(model_list("old"))
+    with service.serving(), HttpEmbeddingClient(EmbeddingClientSettings(url=service.url)) as client:
+        assert client.model().version == "old"
+        service.stats = model_list("new")
+        assert client.model().version == "old", "a minute has not gone by"
+
+        client.ask_again()
+
+        assert client.model().version == "new"
+
+
 def test_there_is_a_client_for_each_alias_at_its_own_service() -> None:
     near, far = ScriptedService(model_list("near")), ScriptedService(model_list("far"))
     settings = EmbeddingClientSettings(url=near.url, more_aliases={"other": FurtherModel(url=far.url)})
