@@ -14,6 +14,7 @@ from services.emb.batching import WaitingText, WaitingTexts
 from services.emb.metrics import EmbMetrics
 from services.emb.models import Model
 from sluice import telemetry
+from sluice.embedding_models.shapes import rows_for, width_for
 from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.memory import give_back_free_memory
 from sluice.wire.embeddings import InputType
@@ -156,5 +157,5 @@ class ModelThread:
     def _record(self, batch: Batch, seconds: float) -> None:
         tokens = sum(text.tokens for text in batch)
         batch[0].owner.model.throughput.record(tokens, seconds)
-        padded = len(batch) * max(text.tokens for text in batch)
+        padded = rows_for(len(batch)) * width_for(max(text.tokens for text in batch))
         self._metrics.record_batch(len(batch), tokens=tokens, padded=padded, seconds=seconds)
