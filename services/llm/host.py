@@ -56,11 +56,13 @@ class ModelHost:
         metrics: LlmMetrics,
         *,
         available: Callable[[], int] = available_bytes,
+        follow_seconds: float = _FOLLOW_SECONDS,
     ) -> None:
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
         self._available = available
+        self._follow_seconds = follow_seconds
         self._current: ServedModel | None = None
         self._previous: str | None = None
         self._refused: str | None = None
@@ -115,16 +117,19 @@ class ModelHost:
     async def follow(self) -> None:
         """Activate what the alias means whenever that has changed, for ever."""
         while True:
-            await asyncio.sleep(_FOLLOW_SECONDS)
+            await asyncio.sleep(self._follow_seconds)
             if self.state is not State.READY or (now := self._catalog.changed_at()) == self._seen:
                 continue
+            # Not tried again until the manifest changes again: it would fail again.
             self._seen, self._refused = now, None
             try:
                 await self.activate()
             except SluiceError as error:
-                # Not tried again until the manifest changes again: it would fail again.
                 self._refused = error.detail
                 telemetry.logger().error("model.refused", detail=error.detail, code=error.code)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next change must be followed
+                self._refused = f"The model could not be loaded ({type(error).__name__}); the log has the details."
+                telemetry.logger().exception("model.refused")
 
     @contextmanager
     def using(self) -> Iterator[ServedModel]:

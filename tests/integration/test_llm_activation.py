@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,6 +141,18 @@ def test_a_manifest_that_leads_to_a_broken_model_is_reported_and_the_old_model_g
     assert llm.text(max_tokens=2)
 
 
+def test_a_manifest_that_leads_out_of_the_folder_is_refused_and_the_old_model_goes_on(
+    llm: Llm, store: ModelStore
+) -> None:
+    manifest = store.folder / "manifest.json"
+    path = store.manifest().entry(Version(**GREEN)).path
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace(path, "../../etc/passwd"), encoding="utf-8")
+
+    assert "inside of the models folder" in llm.until(lambda s: s["refused"])["refused"]
+    assert activate(llm, GREEN)[0] == 409
+    assert llm.text(max_tokens=2)
+
+
 def test_models_that_left_give_their_memory_back(llm: Llm) -> None:
     """Complaint 10."""
 
@@ -194,6 +206,42 @@ def test_memory_is_what_the_machine_or_the_cgroup_has_left(tmp_path: Path) -> No
     assert available_bytes(machine, group) == 500_000
     (group / "memory.max").write_text("max\n", encoding="ascii")
     assert available_bytes(machine, group) == 8_000_000 * 1024
+
+
+def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:
+    class Moody(FixedModel):
+        changes = 0
+
+        def changed_at(self) -> tuple[int, int]:
+            return self.changes, 0
+
+        def wanted(self) -> Candidate:
+            if self.changes == 1:
+                raise ZeroDivisionError
+            return Candidate(f"model {self.changes}", lambda: ExtractiveBackend(1000))
+
+    async def until(condition: Callable[[], object]) -> None:
+        for _ in range(1000):
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("it never came to that")
+
+    async def case() -> None:
+        catalog = Moody(Candidate("", lambda: ExtractiveBackend(1)))
+        host = ModelHost(catalog, LlmServiceSettings(), LlmMetrics(), follow_seconds=0.01)
+        await host.start()
+        following = asyncio.create_task(host.follow())
+        catalog.changes = 1
+        await until(lambda: "ZeroDivisionError" in str(host.stats()["refused"]))
+        assert host.current.name == "model 0"
+        catalog.changes = 2
+        await until(lambda: host.current.name == "model 2")
+        following.cancel()
+        await asyncio.wait({following})
+        await host.close()
+
+    asyncio.run(asyncio.wait_for(case(), 30))
 
 
 def test_two_exchanges_at_once_are_one_and_a_refusal() -> None:

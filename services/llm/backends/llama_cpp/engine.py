@@ -6,16 +6,17 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final
 
-from services.llm.backends.base import Facts, Sampling
+from services.llm.backends.base import Facts
 from services.llm.backends.llama_cpp.answer import Answer, Order
+from services.llm.backends.llama_cpp.context import Context, Vocabulary
 from services.llm.backends.llama_cpp.errors import DecodeFailed, GrammarExhausted
 from services.llm.backends.llama_cpp.prefixes import SavedStates
 from services.llm.backends.llama_cpp.rows import Row, rows_of
-from services.llm.backends.llama_cpp.seats import Memory, Seats
+from services.llm.backends.llama_cpp.seats import Seats
 from services.llm.backends.llama_cpp.steps import Pace, Turns
 from services.llm.backends.llama_cpp.stream import Item, Stream
 from sluice import telemetry
@@ -25,39 +26,6 @@ from sluice.errors import SluiceError, TemporarilyUnavailable
 _BEAT_SECONDS: Final = 0.5
 _DONE: Final = 0
 _NO_ROOM: Final = 1
-
-
-class Context(Memory, Protocol):
-    """What the thread computes with: `NativeContext`, or a fake of it."""
-
-    @property
-    def sequences(self) -> int:
-        """How many answers it has room for."""
-
-    def self_test(self) -> None:
-        """Raise what is wrong with it, if anything is."""
-
-    def decode(self, rows: Sequence[Row]) -> int:
-        """Compute a batch. 0: done; 1: no room, nothing changed; anything else: failed."""
-
-    def sampler(self, sampling: Sampling, grammar: str | None) -> Any:
-        """What chooses the tokens of one answer; has `close()`."""
-
-    def sample(self, sampler: Any, row: int) -> int:
-        """The next token after this row of the last batch; `GrammarExhausted` if there is none."""
-
-    def close(self) -> None:
-        """Free it."""
-
-
-class Vocabulary(Protocol):
-    """What tokens mean."""
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for."""
-
-    def ends_answer(self, token: int) -> bool:
-        """Whether the model is done."""
 
 
 class Engine:

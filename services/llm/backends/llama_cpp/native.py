@@ -164,7 +164,6 @@ class NativeContext:
                 "SLUICE_LLM_CONTEXT_TOKENS."
             )
         self.sequences = sequences
-        self.context_tokens: int = llama_cpp.llama_n_ctx_seq(self._context)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(LARGEST_STEP + sequences, 0, 1)
 
