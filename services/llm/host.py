@@ -22,7 +22,6 @@ from sluice.settings import LlmServiceSettings
 
 _DRAINING_RETRY_SECONDS: Final = 5.0
 _LOADING_RETRY_SECONDS: Final = 5.0
-_FOLLOW_SECONDS: Final = 2.0
 _MEGABYTE: Final = 1024**2
 
 
@@ -56,13 +55,11 @@ class ModelHost:
         metrics: LlmMetrics,
         *,
         available: Callable[[], int] = available_bytes,
-        follow_seconds: float = _FOLLOW_SECONDS,
     ) -> None:
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
         self._available = available
-        self._follow_seconds = follow_seconds
         self._current: ServedModel | None = None
         self._previous: str | None = None
         self._refused: str | None = None
@@ -117,7 +114,7 @@ class ModelHost:
     async def follow(self) -> None:
         """Activate what the alias means whenever that has changed, for ever."""
         while True:
-            await asyncio.sleep(self._follow_seconds)
+            await asyncio.sleep(self._settings.models_poll_seconds)
             if self.state is not State.READY or (now := self._catalog.changed_at()) == self._seen:
                 continue
             # Not tried again until the manifest changes again: it would fail again.

@@ -14,7 +14,7 @@ from sluice.testing.service_process import ServiceProcess, running_service
 from tests.e2e.running import Join, Stores
 from tests.gguf_models import SLOW, TINY, write_model
 from tests.integration.job_bench import Bench
-from tests.integration.llm_models import CONTEXT, SLOW_SETTINGS, Llm
+from tests.integration.llm_models import SLOW_SETTINGS, TINY_SETTINGS, Llm
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def bench(stores: Stores, join: Join) -> Bench:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "tiny.gguf", TINY)
+    # Its name is in every piece of an answer: the longer it is, the sooner the buffers of who does not read are full.
+    return write_model(tmp_path_factory.mktemp("models") / f"{'very-' * 40}tiny.gguf", TINY)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llm(tiny_model: Path) -> Iterator[Llm]:
     """Eight sequences of 2,048 tokens, and a model that answers at once."""
     with (
-        running_service("llm", backend="llama_cpp", model_path=tiny_model, context_tokens=CONTEXT) as service,
+        running_service("llm", backend="llama_cpp", model_path=tiny_model, **TINY_SETTINGS) as service,
         Llm(service) as client,
     ):
         yield client

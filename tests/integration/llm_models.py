@@ -18,12 +18,12 @@ from sluice.testing.service_process import ServiceProcess
 POLLS = 1000
 POLL_SECONDS = 0.02
 CONTEXT = 2048
+TINY_SETTINGS: Final = {"context_tokens": CONTEXT, "reader_seconds": 3}
 SLOW_SETTINGS: Final = {
     "context_tokens": 8192,
     "sequences": 2,
     "queue_requests": 4,
     "stuck_seconds": 5,
-    "reader_seconds": 3,
     "ping_seconds": 0.2,
 }
 # So little fits into the buffers between the two that some hundred pieces of an answer fill them.

@@ -46,21 +46,48 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture
-def store(files: dict[str, Path], tmp_path: Path) -> ModelStore:
+@pytest.fixture(scope="module")
+def pristine(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with all of them, in which `default` means blue."""
-    store = ModelStore(tmp_path / "models")
+    store = ModelStore(tmp_path_factory.mktemp("pristine"))
     for name, file in files.items():
         store.add(file, Description(name=name, type="llm", backend="llama_cpp", version="1"))
     store.activate("default", Version(**BLUE))
+    return store.folder
+
+
+@pytest.fixture(scope="module")
+def service(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModelStore, Llm]]:
+    store = ModelStore(tmp_path_factory.mktemp("models"))
+    _restore(store, pristine)
+    settings = {"backend": "manifest", "context_tokens": 4096, "models_poll_seconds": 0.1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+        with running_service("llm", **settings) as running, Llm(running) as client:
+            yield store, client
+
+
+@pytest.fixture
+def store(service: tuple[ModelStore, Llm], pristine: Path) -> ModelStore:
+    """The models folder of the service, as if no test had touched it, and blue loaded."""
+    store, llm = service
+    _restore(store, pristine)
+    llm.until(lambda s: s["name"] == "blue@1" and not s["refused"] and not s["leaving"])
     return store
 
 
 @pytest.fixture
-def llm(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Llm]:
-    monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
-    with running_service("llm", backend="manifest", context_tokens=4096) as service, Llm(service) as client:
-        yield client
+def llm(service: tuple[ModelStore, Llm], store: ModelStore) -> Llm:
+    assert service[0] is store
+    return service[1]
+
+
+def _restore(store: ModelStore, pristine: Path) -> None:
+    """Models first: what the manifest says is read as soon as it is there."""
+    shutil.copytree(pristine, store.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    fresh = store.folder / ".restored"
+    shutil.copyfile(pristine / "manifest.json", fresh)
+    fresh.replace(store.folder / "manifest.json")
 
 
 def activate(llm: Llm, wanted: dict[str, str] | None = None, alias: str = "default") -> tuple[int, dict[str, str]]:
@@ -229,7 +256,7 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:
 
     async def case() -> None:
         catalog = Moody(Candidate("", lambda: ExtractiveBackend(1)))
-        host = ModelHost(catalog, LlmServiceSettings(), LlmMetrics(), follow_seconds=0.01)
+        host = ModelHost(catalog, LlmServiceSettings(models_poll_seconds=0.01), LlmMetrics())
         await host.start()
         following = asyncio.create_task(host.follow())
         catalog.changes = 1

@@ -19,9 +19,9 @@ def test_penalties_change_what_is_written(llm: Llm) -> None:
         words = text.split()
         return len(words) - len(set(words))
 
-    plain = llm.text(max_tokens=200)
+    plain = llm.text(max_tokens=100)
     for penalty in ({"repeat_penalty": 1.8}, {"presence_penalty": 2}, {"frequency_penalty": 2}):
-        assert repeats(llm.text(max_tokens=200, **penalty)) < repeats(plain)
+        assert repeats(llm.text(max_tokens=100, **penalty)) < repeats(plain)
 
 
 def test_an_answer_is_the_same_streamed_and_whole_and_alone_and_in_company(llm: Llm) -> None:

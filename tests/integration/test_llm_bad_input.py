@@ -96,8 +96,10 @@ def test_an_error_names_the_member_and_says_what_it_may_be(llm: Llm) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no model at all", "cut short", "corrupt", "absent"])
-def test_a_file_that_is_no_model_ends_the_service_with_a_sentence(damage: str, tiny: Path, tmp_path: Path) -> None:
-    file, content = tmp_path / "model.gguf", tiny.read_bytes()
+def test_a_file_that_is_no_model_ends_the_service_with_a_sentence(
+    damage: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    file, content = tmp_path / "model.gguf", tiny_model.read_bytes()
     damaged = {"no model at all": b"PK" * 1000, "cut short": content[:200_000], "corrupt": content[:8] + b"\xff" * 2000}
     if damage in damaged:
         file.write_bytes(damaged[damage])

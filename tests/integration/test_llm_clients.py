@@ -71,35 +71,36 @@ def test_who_leaves_while_another_prompt_is_read_does_not_wedge_the_service(slow
 # Stalling.
 
 
-def test_who_stops_reading_pauses_only_his_own_answer_and_loses_it_after_a_while(slow_llm: Llm) -> None:
-    before = slow_llm.tokens_written()
-    with slow_llm.connected("stalling", stream=True, max_tokens=8000):
-        paused_at = slow_llm.until_nothing_is_written()
-        assert slow_llm.stats()["model"]["sequences_busy"] == 1
-        assert paused_at - before < 4000
-        assert streamed_text(slow_llm.ask("brisk", stream=True, max_tokens=20).text)
-        slow_llm.until_idle()
-        assert slow_llm.tokens_written() <= paused_at + 20 + 1
-    assert slow_llm.text(max_tokens=3)
+def test_who_stops_reading_pauses_only_his_own_answer_and_loses_it_after_a_while(llm: Llm) -> None:
+    before = llm.tokens_written()
+    with llm.connected("stalling", stream=True, max_tokens=1900):
+        llm.until_nothing_is_written()
+        assert llm.stats()["model"]["sequences_busy"] == 1
+        assert streamed_text(llm.ask("brisk", stream=True, max_tokens=20).text)
+        llm.until_idle()
+        assert llm.tokens_written() - before < 1900
+    assert llm.text(max_tokens=3)
 
 
-def test_who_reads_on_in_time_gets_the_whole_answer(slow_llm: Llm) -> None:
-    with slow_llm.connected("reading on", stream=True, max_tokens=1000) as connection:
-        slow_llm.until_nothing_is_written()
+def test_who_reads_on_in_time_gets_the_whole_answer(llm: Llm) -> None:
+    with llm.connected(
+        "reading on", stream=True, max_tokens=1900, stream_options={"include_usage": True}
+    ) as connection:
+        llm.until_nothing_is_written()
+        assert llm.stats()["model"]["sequences_busy"] == 1
         received = b""
         while part := connection.recv(65_536):
             received += part
-    answer = received.partition(b"\r\n\r\n")[2].decode()
 
-    assert answer.count('"delta":{"content":') > 500
-    assert "data: [DONE]" in answer
+    assert b"data: [DONE]" in received
+    assert b'"completion_tokens":1900' in received
 
 
 # All at once.
 
 
 def test_a_prompt_that_takes_long_to_read_is_accompanied_by_comments(slow_llm: Llm) -> None:
-    question = request("what nobody said before " * 60, stream=True, max_tokens=2)
+    question = request("what nobody said before " * 40, stream=True, max_tokens=2)
     with slow_llm.http.stream("POST", "/v1/chat/completions", json=question) as answer:
         lines = list(answer.iter_lines())
 
@@ -189,13 +190,13 @@ def test_every_sequence_may_be_filled_to_its_end_at_the_same_time(llm: Llm) -> N
 def test_thousands_of_steps_do_not_grow_the_process(llm: Llm) -> None:
     """Complaint 9."""
 
-    def steps(count: int) -> None:
-        with ThreadPoolExecutor(4) as clients:
-            list(clients.map(lambda n: llm.ask(f"grow {n}", max_tokens=count // 4), range(4)))
+    def make_steps() -> None:
+        assert llm.ask("grow", max_tokens=1700).json()["usage"]["completion_tokens"] == 1700
 
-    steps(4000)
+    make_steps()
     before = _resident(llm.service)
-    steps(5000)
+    for _ in range(3):
+        make_steps()
     assert _resident(llm.service) - before < 16 * 1024**2
 
 
