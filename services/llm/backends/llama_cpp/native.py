@@ -155,7 +155,7 @@ class NativeContext:
         parameters.no_perf = True
         # Models with a sliding window forget the beginnings that prefix reuse needs, unless told otherwise.
         parameters.swa_full = True
-        # One memory for each sequence: in a shared one, every token is held against those of all others too.
+        # In one memory for all, every token is held against those of the others too (docs/decisions/0030).
         parameters.kv_unified = False
         self._model = model
         self._context = llama_cpp.llama_init_from_model(model.handle, parameters)
