@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import edge, fairness, latency, llm, memory, pipeline, queue
+from benchmarks import edge, emb, fairness, latency, llm, memory, pipeline, queue
 from benchmarks.subject import running_platform
 
 # Memory first: idle means that nothing has been done yet.
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "edge": edge.run,
     "queue": queue.run,
     "fairness": fairness.run,
+    "emb": emb.run,
     "llm": llm.run,
     "pipeline": pipeline.run,
 }

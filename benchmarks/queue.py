@@ -22,6 +22,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import psutil
+import psycopg
 from sqlalchemy import text
 
 from benchmarks.queue_worker import PLAIN_QUEUE, plain_app
@@ -127,7 +128,14 @@ class Side:
                 step = JobStep(step="nothing", queue=URGENT, max_attempts=3, idempotency_key=uuid4().bytes * 2)
                 jobs.append(repository.submit(session, job, step).id)
         if number > 1:
+            self._take_statistics()
             self._until_published(jobs[-1])
+
+    def _take_statistics(self) -> None:
+        """As autovacuum does within a minute; until then, on a new database, PostgreSQL picks poor indexes."""
+        owner = self.variables["SLUICE_DATABASE_OWNER_URL"].replace("+psycopg", "", 1)
+        with psycopg.connect(owner, autocommit=True) as connection:
+            connection.execute("ANALYZE jobs, job_steps, job_attempts, outbox")
 
     def _until_published(self, job_id: UUID) -> None:
         waiting = text("SELECT dispatched_at IS NULL FROM job_steps WHERE job_id = :job")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -62,10 +62,11 @@ class EmbeddingClient(Protocol):
 class HttpEmbeddingClient:
     """An `EmbeddingClient` over HTTP. One may be used by many threads."""
 
-    def __init__(self, settings: EmbeddingClientSettings) -> None:
-        self._alias = settings.alias
+    def __init__(self, settings: EmbeddingClientSettings, *, alias: str | None = None, url: str | None = None) -> None:
+        """For the default model, unless `alias` and `url` say otherwise."""
+        self._alias = alias or settings.alias
         self._http = httpx.Client(
-            base_url=settings.url, timeout=httpx.Timeout(settings.timeout, connect=_CONNECT_SECONDS)
+            base_url=url or settings.url, timeout=httpx.Timeout(settings.timeout, connect=_CONNECT_SECONDS)
         )
         self._lock = threading.Lock()
         self._model: EmbeddingModel | None = None
@@ -84,7 +85,7 @@ class HttpEmbeddingClient:
         self._http.close()
 
     def model(self) -> EmbeddingModel:
-        """The model in use; may be a minute old."""
+        """The model in use; may be a minute old, unless `embed` has met another one since."""
         with self._lock:
             if self._model is None or time.monotonic() - self._model_read_at > _MODEL_FRESH_SECONDS:
                 self._model = self._read_model()
@@ -100,6 +101,7 @@ class HttpEmbeddingClient:
         )
         body = request.model_dump(mode="json", exclude_none=True)
         response = EmbeddingResponse.model_validate_json(self._send("POST", "/v1/embeddings", json=body).content)
+        self._notice(response.model_version)
         items = sorted(response.data, key=lambda item: item.index)
         return Embedded(
             # Base64 was asked for, so a list of numbers can only come from a server that is not EMB.
@@ -117,6 +119,12 @@ class HttpEmbeddingClient:
             if response.status_code != httpx.codes.NOT_MODIFIED:
                 self._tokenizer, self._tokenizer_etag = response.content, response.headers.get("etag", "")
             return self._tokenizer
+
+    def _notice(self, version: str) -> None:
+        """Ask again which model there is, should another one have answered than was known."""
+        with self._lock:
+            if self._model is not None and self._model.version != version:
+                self._model = None
 
     def _read_model(self) -> EmbeddingModel:
         listed = EmbeddingModelList.model_validate_json(self._send("GET", "/v1/models").content)
@@ -138,6 +146,15 @@ class HttpEmbeddingClient:
         if response.is_success or response.status_code == httpx.codes.NOT_MODIFIED:
             return response
         raise _refusal(response)
+
+
+def embedding_clients(settings: EmbeddingClientSettings) -> Mapping[str, HttpEmbeddingClient]:
+    """A client for each alias that chunks and questions are embedded under, the default one first."""
+    further = {
+        alias: HttpEmbeddingClient(settings, alias=alias, url=model.url)
+        for alias, model in settings.more_aliases.items()
+    }
+    return {settings.alias: HttpEmbeddingClient(settings), **further}
 
 
 def _refusal(response: httpx.Response) -> Invalid | TemporarilyUnavailable:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariable
@@ -22,6 +22,9 @@ class _EnvOrFile(EnvSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
+        if value == "" and self.field_is_complex(field):
+            # What a stack file hands on for a list that nobody set.
+            value = None
         file_key = f"{self.env_prefix}{field_name}_FILE".upper()
         path = os.environ.get(file_key)
         if path is None:
@@ -152,15 +155,41 @@ class VectorIndexSettings(Settings):
     timeout: float = Field(10.0, gt=0, description="Seconds to wait for an answer")
 
 
+class FurtherModel(BaseModel):
+    """A model that embeds every chunk and question beside the default one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    languages: tuple[str, ...] = ("en",)
+    """ISO 639-1, of those that it reads well."""
+    min_similarity: float = Field(0.3, ge=-1, le=1)
+    """Cosine from which a passage counts as relevant although it shares no word: each model has its own scale."""
+    url: str | None = None
+    """Of the EMB service that has it; default: the one of the default model."""
+
+
 class EmbeddingClientSettings(Settings):
-    """How to reach EMB, and what its model can read."""
+    """How to reach EMB, and what its models can read."""
 
     model_config = SettingsConfigDict(env_prefix="SLUICE_EMB_")
 
     url: str = Field(description="URL of the EMB service")
     alias: str = Field("default", description="Alias of the model that embeds chunks and questions")
     languages: list[str] = Field(["en"], description="Languages (ISO 639-1) that the model reads well; steers fusion")
+    more_aliases: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")], FurtherModel] = Field(
+        {},
+        description="Further models that embed every chunk and question, by alias, with what is to be known of each: "
+        '`{"fast": {"languages": ["en"], "min_similarity": 0.3, "url": "http://emb-fast:8001"}}`',
+    )
     timeout: float = Field(60.0, gt=0, description="Seconds to wait for one batch")
+
+    @model_validator(mode="after")
+    def _each_alias_once(self) -> Self:
+        if self.alias in self.more_aliases:
+            raise ValueError(
+                f"SLUICE_EMB_MORE_ALIASES names {self.alias!r}, which is SLUICE_EMB_ALIAS: keep one of them"
+            )
+        return self
 
 
 class CompletionClientSettings(Settings):
@@ -280,7 +309,9 @@ class ModelStoreSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="SLUICE_MODELS_")
 
-    folder: Path = Field(Path("models"), description="Models folder, with manifest.json; kept by `sluice models`")
+    folder: Path = Field(
+        Path("models"), description="Models folder, with manifest.json; kept by `sluice models` and the API"
+    )
 
 
 class EmbServiceSettings(Settings):

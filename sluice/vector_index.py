@@ -144,16 +144,19 @@ class VectorIndex:
         self._ensured.add(dense.name)
 
     def upsert(self, tenant_id: UUID, dense: DenseCollection, points: Sequence[ChunkPoint]) -> None:
-        """Add or overwrite these points; on return they are durable and can be found."""
-        self.ensure(dense)
-        # Looked at again after any fault: the index may have come back empty.
-        self._ensured.discard(dense.name)
-        with _translated():
+        """Add or overwrite these points, by meaning and by words; on return they are durable and can be found."""
+        with self._ready(dense), _translated():
             for start in range(0, len(points), _UPSERT):
                 some = points[start : start + _UPSERT]
                 self._client.upsert(dense.name, [_dense_point(tenant_id, dense, p) for p in some], wait=True)
                 self._client.upsert(self._lexical, [self._lexical_point(tenant_id, p) for p in some], wait=True)
-        self._ensured.add(dense.name)
+
+    def upsert_dense(self, tenant_id: UUID, dense: DenseCollection, points: Sequence[ChunkPoint]) -> None:
+        """Add or overwrite the dense half of these points: the words are the same whichever model embeds."""
+        with self._ready(dense), _translated():
+            for start in range(0, len(points), _UPSERT):
+                some = points[start : start + _UPSERT]
+                self._client.upsert(dense.name, [_dense_point(tenant_id, dense, p) for p in some], wait=True)
 
     def search_dense(
         self, tenant_id: UUID, dense: DenseCollection, vector: list[float], within: PassageFilter, limit: int
@@ -191,14 +194,16 @@ class VectorIndex:
             by_words, by_grams = self._client.query_batch_points(self._lexical, requests)
         return _hits(by_words), _hits(by_grams)
 
-    def count_version(self, tenant_id: UUID, dense: DenseCollection, version_id: UUID) -> tuple[int, int]:
-        """How many dense and how many lexical points a version has."""
+    def count_version(self, tenant_id: UUID, collection: str, version_id: UUID) -> int:
+        """How many points of a version a collection holds, by its name; none while there is no such collection."""
         condition = _matching(tenant_id, "version_id", [version_id])
         with _translated():
-            return (
-                self._client.count(dense.name, count_filter=condition, exact=True).count,
-                self._client.count(self._lexical, count_filter=condition, exact=True).count,
-            )
+            try:
+                return self._client.count(collection, count_filter=condition, exact=True).count
+            except UnexpectedResponse as error:
+                if error.status_code != httpx.codes.NOT_FOUND:
+                    raise
+                return 0
 
     def chunk_ids(self, tenant_id: UUID, collection: str, document_id: UUID) -> set[UUID]:
         """The chunks of a document that a collection holds, by its name or alias."""
@@ -279,6 +284,14 @@ class VectorIndex:
     def ping(self) -> None:
         """Return when the index answers; `TemporarilyUnavailable` otherwise."""
         self.collections()
+
+    @contextmanager
+    def _ready(self, dense: DenseCollection) -> Iterator[None]:
+        """The collections are there; after any fault they are looked at again: the index may have come back empty."""
+        self.ensure(dense)
+        self._ensured.discard(dense.name)
+        yield
+        self._ensured.add(dense.name)
 
     def _delete(self, condition: models.Filter) -> None:
         with _translated():

@@ -61,6 +61,7 @@ def platform(pytestconfig: pytest.Config) -> Iterator[Platform]:
             running.down()
             shutil.rmtree(HOME)
             running = Platform(HOME, ROOT)
+        (HOME / "models").mkdir(exist_ok=True)
         running.up()
     yield running
     if not keep:

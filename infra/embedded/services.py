@@ -27,6 +27,9 @@ from sluice.broker import INGEST
 ADMIN_EMAIL: Final = "admin@sluice.local"
 ADMIN_TENANT: Final = "Default"
 _STORES: Final = ("postgres", "redis", "rabbitmq", "s3", "qdrant")
+# Models and workers can fill every core for minutes. What is answered in milliseconds goes first, and what a person
+# waits for before what nobody does.
+_NICENESS: Final = {"emb": 5, "llm": 5, "worker": 10}
 
 
 def service_parts(home: Home, ports: Ports, environment: Mapping[str, str]) -> list[Part]:
@@ -81,7 +84,7 @@ def _module(home: Home, name: str, module: str, probe: Probe) -> Part:
     return Part(
         name=name,
         layer=Layer.SERVICE,
-        command=dying_with_parent([sys.executable, "-m", module]),
+        command=_giving_way(dying_with_parent([sys.executable, "-m", module]), _NICENESS.get(name, 0)),
         folder=home.root,
         probe=probe,
         ports=(),
@@ -89,6 +92,10 @@ def _module(home: Home, name: str, module: str, probe: Probe) -> Part:
         prepare=prepare,
         stop_seconds=30,
     )
+
+
+def _giving_way(command: list[str], niceness: int) -> list[str]:
+    return ["nice", "-n", str(niceness), *command] if niceness else command
 
 
 def errands(

@@ -28,7 +28,7 @@ READS: Final[Mapping[str, tuple[type[Settings], ...]]] = {
         settings.DatabaseSettings, settings.RedisSettings, settings.ObjectStoreSettings, settings.VectorIndexSettings,
         settings.EmbeddingClientSettings, settings.CompletionClientSettings, settings.JobSettings,
         settings.IngestSettings, settings.RetrievalSettings, settings.AuthSettings, settings.ApiSettings,
-        settings.TelemetrySettings,
+        settings.ModelStoreSettings, settings.TelemetrySettings,
     ),
     "worker": (
         settings.DatabaseSettings, settings.BrokerSettings, settings.ObjectStoreSettings, settings.VectorIndexSettings,
@@ -38,7 +38,7 @@ READS: Final[Mapping[str, tuple[type[Settings], ...]]] = {
         settings.DatabaseSettings, settings.BrokerSettings, settings.JobSettings, settings.TelemetrySettings,
     ),
     "emb": (settings.EmbServiceSettings, settings.ModelStoreSettings, settings.TelemetrySettings),
-    "llm": (settings.LlmServiceSettings, settings.TelemetrySettings),
+    "llm": (settings.LlmServiceSettings, settings.ModelStoreSettings, settings.TelemetrySettings),
 }  # fmt: skip
 # Optional in the group, because not every process that reads the group needs it.
 NEEDS_BESIDES: Final[Mapping[str, frozenset[str]]] = {

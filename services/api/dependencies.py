@@ -13,11 +13,11 @@ from sluice.chat.answer import Answerer
 from sluice.completion_client import HttpCompletionClient
 from sluice.db.session import Sessions
 from sluice.db.unscoped import UnscopedSessions
-from sluice.embedding_client import EmbeddingClient
 from sluice.identity.tokens import TokenSigner
 from sluice.object_store import ObjectStore
 from sluice.retrieval.search import Search
-from sluice.settings import ApiSettings, IngestSettings, JobSettings, TelemetrySettings
+from sluice.served_models import ServedModels
+from sluice.settings import ApiSettings, IngestSettings, JobSettings, ModelStoreSettings, TelemetrySettings
 from sluice.vector_index import VectorIndex
 
 
@@ -29,21 +29,23 @@ class Resources:
     unscoped: UnscopedSessions
     store: ObjectStore
     index: VectorIndex
-    embedder: EmbeddingClient
     completions: HttpCompletionClient
     cache: Cache
     signer: TokenSigner
     login_limit: LoginLimit
+    served: ServedModels
     search: Search
     answerer: Answerer
     api: ApiSettings
     ingest: IngestSettings
     jobs: JobSettings
+    models: ModelStoreSettings
     telemetry: TelemetrySettings
 
     async def close(self) -> None:
         """Give up connections and threads."""
         self.search.close()
+        self.served.close()
         await self.completions.close()
         self.sessions.kw["bind"].dispose()
         self.unscoped.kw["bind"].dispose()

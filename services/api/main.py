@@ -12,11 +12,12 @@ from sluice.chat.answer import Answerer
 from sluice.completion_client import HttpCompletionClient
 from sluice.db.session import create_sessions
 from sluice.db.unscoped import create_unscoped_sessions
-from sluice.embedding_client import HttpEmbeddingClient
+from sluice.embedding_client import embedding_clients
 from sluice.identity.tokens import TokenSigner
 from sluice.object_store import S3ObjectStore
 from sluice.retrieval.lexical import TOKENIZER_VERSION
-from sluice.retrieval.search import Search
+from sluice.retrieval.search import Search, dense_legs
+from sluice.served_models import ServedModels
 from sluice.settings import (
     ApiSettings,
     AuthSettings,
@@ -25,6 +26,7 @@ from sluice.settings import (
     EmbeddingClientSettings,
     IngestSettings,
     JobSettings,
+    ModelStoreSettings,
     ObjectStoreSettings,
     RedisSettings,
     RetrievalSettings,
@@ -45,24 +47,25 @@ def connect() -> Resources:
     retrieval = RetrievalSettings.from_environment()
     sessions = create_sessions(database)
     index = VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION)
-    embedder, completions = HttpEmbeddingClient(embedding), HttpCompletionClient(completion)
+    completions = HttpCompletionClient(completion)
     cache = Cache(redis)
-    search = Search(sessions, index, embedder, embedding, retrieval)
+    search = Search(sessions, index, dense_legs(embedding_clients(embedding), embedding, retrieval), retrieval)
     return Resources(
         sessions=sessions,
         unscoped=create_unscoped_sessions(database),
         store=S3ObjectStore(ObjectStoreSettings.from_environment()),
         index=index,
-        embedder=embedder,
         completions=completions,
         cache=cache,
         signer=TokenSigner(auth),
         login_limit=LoginLimit(auth, redis),
+        served=ServedModels(embedding, completion),
         search=search,
         answerer=Answerer(sessions, search, completions, cache, completion, retrieval),
         api=ApiSettings.from_environment(),
         ingest=IngestSettings.from_environment(),
         jobs=JobSettings.from_environment(),
+        models=ModelStoreSettings.from_environment(),
         telemetry=TelemetrySettings.from_environment(),
     )
 

@@ -43,6 +43,13 @@ PERMISSIONS: Final[dict[str, Role | None]] = {
     "discardDeadLetters": Role.TENANT_ADMIN,
     "startDoctor": Role.TENANT_ADMIN,
     "reindexSource": Role.TENANT_ADMIN,
+    # The platform's, whoever's documents they embed; what they have left behind is for each tenant to see.
+    "listModels": Role.ADMIN,
+    "verifyModel": Role.ADMIN,
+    "activateModel": Role.ADMIN,
+    "rollbackModel": Role.ADMIN,
+    "deleteModel": Role.ADMIN,
+    "listOutdated": Role.TENANT_ADMIN,
     "listAudit": Role.TENANT_ADMIN,
     "verifyAudit": Role.TENANT_ADMIN,
     "search": Role.VIEWER,

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
+import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from services.emb.backends.base import Vectors
 from services.emb.metrics import EmbMetrics
 from services.emb.queue import Embedded, EmbeddingQueue
 from sluice.errors import Conflict, Invalid, SluiceError, TemporarilyUnavailable, TooLarge
@@ -33,7 +35,6 @@ from sluice.wire.asgi import (
     while_connected,
 )
 from sluice.wire.embeddings import (
-    EmbeddingItem,
     EmbeddingModelCard,
     EmbeddingModelList,
     EmbeddingRequest,
@@ -174,21 +175,23 @@ def _embedding_request(content: dict[str, Any]) -> EmbeddingRequest:
 
 
 def _response_body(wanted: EmbeddingRequest, embedded: Embedded, version: str) -> bytes:
-    rows = np.asarray(embedded.vectors, dtype="<f4")
+    rows = np.ascontiguousarray(embedded.vectors, dtype="<f4")
     response = EmbeddingResponse(
-        data=[
-            EmbeddingItem(
-                index=index,
-                embedding=vector_to_base64(row.tobytes()) if wanted.encoding_format == "base64" else row.tolist(),
-            )
-            for index, row in enumerate(rows)
-        ],
+        data=[],
         model=wanted.model,
         model_version=version,
         usage=EmbeddingUsage(prompt_tokens=embedded.tokens, total_tokens=embedded.tokens),
         truncated=embedded.truncated,
     )
-    return response.model_dump_json().encode()
+    # Item by item: a list of 2,048 vectors in one call would keep Python's lock, and health checks, for a long time.
+    items = b",".join(_item(index, row, wanted.encoding_format) for index, row in enumerate(rows))
+    return orjson.dumps(response.model_dump() | {"data": orjson.Fragment(b"[" + items + b"]")})
+
+
+def _item(index: int, row: Vectors, encoding: str) -> bytes:
+    vector = vector_to_base64(row.tobytes()) if encoding == "base64" else row
+    item = {"object": "embedding", "index": index, "embedding": vector}
+    return orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _on_error(request: Request, error: Exception) -> Response:

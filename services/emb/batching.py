@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
+from sluice.embedding_models.shapes import most_texts
 from sluice.wire.embeddings import InputType
 
 # A document counts as this much younger than a query, so a question overtakes bulk work, but not for ever.
@@ -86,7 +87,7 @@ class WaitingTexts(Generic[OwnerT]):
         batch, longest = [oldest], oldest.tokens
         for length in sorted(lane, key=lambda length: abs(length - oldest.tokens)):
             padded = max(longest, length)
-            room = budget // padded - len(batch)
+            room = most_texts(budget, padded) - len(batch)
             if room > 0 and _belong_together(length, padded, oldest.tokens):
                 mates = list(self._pop_from(lane, length, room))
                 batch += mates

@@ -19,7 +19,7 @@ from sluice.settings import EmbServiceSettings, SettingsError
 _NEEDED: Final = {
     "openvino": (MODEL_FILE, "tokenizer.json"),
     "sentence_transformers": ("modules.json", "tokenizer.json"),
-    "static": ("model.safetensors", "tokenizer.json"),
+    "static": ("static.json", "tokenizer.json"),
 }
 BACKENDS: Final = tuple(_NEEDED)
 

@@ -14,7 +14,7 @@ from services.emb.backends.base import EmbeddingBackend
 from services.emb.catalog import BACKENDS, WantedModel
 from sluice import telemetry
 from sluice.errors import Invalid, SluiceError
-from sluice.model_store.memory import require_memory
+from sluice.memory import require_memory
 
 # What a loaded model takes, by the bytes of its files: the files hold each weight in several forms, one of which is
 # loaded, and what it computes with comes on top.

@@ -11,11 +11,11 @@ import numpy as np
 
 from services.emb.backends.base import Vectors
 from services.emb.batching import WaitingText, WaitingTexts
-from services.emb.memory import give_back_free_memory
 from services.emb.metrics import EmbMetrics
 from services.emb.models import Model
 from sluice import telemetry
 from sluice.embedding_models.tokenizing import TokenizedText
+from sluice.memory import give_back_free_memory
 from sluice.wire.embeddings import InputType
 
 # The thread looks up this often when nothing arrives; a batch takes a fraction of that.

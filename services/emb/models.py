@@ -14,9 +14,9 @@ from services.emb.admission import Admission, Throughput
 from services.emb.backends.base import EmbeddingBackend
 from services.emb.catalog import WantedModel
 from services.emb.loading import Load, try_out
-from services.emb.memory import give_back_free_memory
 from sluice import telemetry
 from sluice.errors import NotFound, SluiceError
+from sluice.memory import give_back_free_memory
 
 
 class Model:

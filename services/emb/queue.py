@@ -21,6 +21,7 @@ from services.emb.models import Change, Model, Models
 from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import EmbServiceSettings
+from sluice.threads import usable_threads
 from sluice.wire.embeddings import InputType
 
 _RETRY_SECONDS: Final = 5.0
@@ -59,6 +60,7 @@ class EmbeddingQueue:
     def __init__(self, load: Load, wanted: Wanted, settings: EmbServiceSettings, metrics: EmbMetrics) -> None:
         """`load` runs on a thread of its own, so health checks are answered while a model is read."""
         self._alias = settings.alias
+        self._threads = settings.threads or usable_threads()
         self._queue_seconds = settings.queue_seconds
         self._metrics = metrics
         self.models = Models(load, settings.queue_tokens, on_change=self._note_models)
@@ -126,6 +128,7 @@ class EmbeddingQueue:
             "state": self.state.value,
             "requests": self._requests,
             "queued_tokens": self._queued_tokens(),
+            "threads": self._threads,
             "seconds_since_heartbeat": round(self._thread.seconds_since_beat, 3),
             "models": {alias: _facts(model) for alias, model in models.items()},
             "problems": dict(self.models.problems),

@@ -12,11 +12,11 @@ from typing import Any, Final
 from services.llm.backends.base import CompletionBackend
 from services.llm.candidate import Candidate
 from services.llm.catalog import Catalog
-from services.llm.memory import available_bytes, give_back_free_memory
 from services.llm.metrics import LlmMetrics
 from services.llm.scheduler import Scheduler
 from sluice import telemetry
 from sluice.errors import Conflict, NotFound, SluiceError, TemporarilyUnavailable
+from sluice.memory import free_memory, give_back_free_memory
 from sluice.model_store.manifest import Version
 from sluice.settings import LlmServiceSettings
 
@@ -54,7 +54,7 @@ class ModelHost:
         settings: LlmServiceSettings,
         metrics: LlmMetrics,
         *,
-        available: Callable[[], int] = available_bytes,
+        available: Callable[[], int | None] = free_memory,
     ) -> None:
         self._catalog = catalog
         self._settings = settings
@@ -198,7 +198,7 @@ class ModelHost:
 
     def _require_memory(self, candidate: Candidate) -> None:
         needed, available = candidate.needed_bytes(), self._available()
-        if needed > available:
+        if available is not None and needed > available:
             raise Conflict(
                 f"{candidate.name} needs about {needed // _MEGABYTE} MB beside the model that answers now, and "
                 f"{available // _MEGABYTE} MB are free. Give the service more memory, lower SLUICE_LLM_CONTEXT_TOKENS "

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any, Protocol, TypeVar
 
 from celery import Celery, Task
-from celery.signals import worker_process_init
+from celery.signals import worker_before_create_process, worker_process_init
 
+# Loaded by the parent, which runs no step: a child that takes a dead one's place is forked with all of it, instead of
+# spending a second or two of a core on imports while a document waits.
+from services.workers.tasks import run_step
 from sluice.broker import celery_app
 from sluice.kill_points import load_kill_points
 from sluice.settings import BrokerSettings, TelemetrySettings
@@ -21,15 +25,8 @@ def create_app() -> Celery:
     """The application that `services.workers.main` runs, its tasks registered."""
     app = celery_app(BrokerSettings.from_environment())
     app.conf.worker_consumer = "services.workers.consumer:Consumer"
-    register(app, RunStep, _run_step)
+    register(app, RunStep, run_step)
     return app
-
-
-def _run_step(message: RunStep, *, redelivered: bool) -> None:
-    # Loaded by the child that runs the first step: the parent runs none, and what steps need takes 100 MB.
-    from services.workers.tasks import run_step  # noqa: PLC0415 - see above
-
-    run_step(message, redelivered=redelivered)
 
 
 class Handler(Protocol[M_contra]):
@@ -52,6 +49,12 @@ def register(app: Celery, message_type: type[M], handle: Handler[M]) -> None:
             forget()
 
     app.task(name=message_type.task_name, bind=True)(run)
+
+
+@worker_before_create_process.connect  # type: ignore[untyped-decorator] # Celery has no types
+def _share_memory(**_: Any) -> None:
+    # What is loaded now stays shared with the children: the collector would write to every page of it.
+    gc.freeze()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator] # Celery has no types

@@ -30,7 +30,8 @@ def doctor(it: Resources, claim: Claim, lease: Lease) -> None:
     repair = bool(claim.options.get("repair"))
     patient = _patient(it, claim)
     if "look" not in claim.checkpoint:
-        patient.index.ensure(patient.dense, again=True)
+        for dense in patient.dense:
+            patient.index.ensure(dense, again=True)
         _remember(it, claim, look=_FIRST, at=0, after=None, wrong={}, collections=patient.index.collections())
     examinations = _examinations(claim.checkpoint["collections"])
     while not turn.is_over():
@@ -43,8 +44,7 @@ def doctor(it: Resources, claim: Claim, lease: Lease) -> None:
             found = _counts(claim.checkpoint["wrong"])
             _remember(it, claim, look=_SECOND, at=0, after=None, wrong={}, found=found)
         else:
-            with tenant_session(it.sessions, claim.tenant_id) as session:
-                claims.finish(session, claim, _result(claim.checkpoint, repair=repair))
+            claims.finish_at_once(it.sessions, claim, _result(claim.checkpoint, repair=repair))
             return
     go_on_later(it, claim, next_step(claim.job_id, claim.step, claim.part + 1, it.jobs))
 
@@ -54,7 +54,7 @@ def _patient(it: Resources, claim: Claim) -> Patient:
         for batch in indexing.by_tokens(it, chunks):
             indexing.upsert_chunks(it, claim, version, batch)
 
-    return Patient(claim.tenant_id, it.sessions, it.store, it.index, it.dense_collection(), it.jobs, upsert)
+    return Patient(claim.tenant_id, it.sessions, it.store, it.index, it.dense_collections(), it.jobs, upsert)
 
 
 def _examinations(collections: list[str]) -> list[Examination]:

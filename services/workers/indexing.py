@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -56,14 +56,20 @@ def index_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVer
 
 
 def upsert_chunks(it: Resources, claim: Claim, version: DocumentVersion, chunks: Sequence[Chunk]) -> None:
-    """Put these chunks of the version into the index; vectors that are not kept yet are computed."""
-    collection = it.dense_collection()
+    """Put these chunks of the version into the index of every alias; vectors that are not kept yet are computed."""
+    default, *further = it.dense_collections()
     with tenant_session(it.sessions, claim.tenant_id) as session:
         described = _describe(session, version)
-    vectors = _embed(it, claim, collection, chunks)
+    vectors = {collection: _embed(it, claim, collection, chunks) for collection in (default, *further)}
     strike(KillPoint.AFTER_EMBED, claim.document_id)
-    points = [_point(version, described, chunk, vectors[chunk.text_hash]) for chunk in chunks]
-    it.index.upsert(claim.tenant_id, collection, points)
+    points = [_point(version, described, chunk, vectors[default][chunk.text_hash]) for chunk in chunks]
+    it.index.upsert(claim.tenant_id, default, points)
+    for collection in further:
+        dense = [
+            replace(point, dense=vectors[collection][chunk.text_hash])
+            for point, chunk in zip(points, chunks, strict=True)
+        ]
+        it.index.upsert_dense(claim.tenant_id, collection, dense)
 
 
 def by_tokens(it: Resources, chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
@@ -102,7 +108,8 @@ def _embed(
     missing = [text_hash for text_hash in text_of if text_hash not in vectors]
     if not missing:
         return vectors
-    embedded = it.embedder.embed([text_of[text_hash] for text_hash in missing], input_type="document")
+    embedder = it.embedders[collection.alias]
+    embedded = embedder.embed([text_of[text_hash] for text_hash in missing], input_type="document")
     if embedded.model_version != collection.model_version:
         raise TemporarilyUnavailable("EMB has just changed its model.", code="embedder_unavailable")
     fresh = dict(zip(missing, embedded.vectors, strict=True))

@@ -20,7 +20,8 @@ from services.workers.resources import Resources
 from services.workers.turns import Turn, go_on_later
 from sluice.broker import EMBED, INGEST
 from sluice.db.session import tenant_session
-from sluice.documents import precedence
+from sluice.documents import indexed, precedence
+from sluice.documents.indexed import ModelVersions
 from sluice.documents.models import Chunk, Document, DocumentVersion
 from sluice.documents.repository import delete_chunks
 from sluice.documents.upload import first_step
@@ -118,12 +119,14 @@ def _add_step(session: Session, claim: Claim, step: JobStep) -> None:
 
 def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
     """Check that the index is whole, then make the version the one that search shows."""
-    _check_index(it, claim, lease, version)
+    models = _check_index(it, claim, lease, version)
     lease.check()
     strike(KillPoint.AFTER_UPSERT_BEFORE_COMMIT, claim.document_id)
     with tenant_session(it.sessions, claim.tenant_id) as session:
         claims.finish(session, claim)
         replaced = _activate(session, version)
+        if version.id not in replaced:
+            indexed.note(session, [version.id], models)
     log.info("document.ready", document_id=str(version.document_id), number=version.number)
     if replaced:
         try:
@@ -133,12 +136,19 @@ def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -
             log.warning("document.old_points_left", code=error.code)
 
 
-def _check_index(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
+def _check_index(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> ModelVersions:
+    """Have every chunk in the index of every alias; by which model each has them."""
+    collections = it.dense_collections()
     with tenant_session(it.sessions, claim.tenant_id) as session:
         expected = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.version_id == version.id)) or 0
-    if it.index.count_version(claim.tenant_id, it.dense_collection(), version.id) != (expected, expected):
-        # The index lost points while parts were running; vectors come from the cache, so this is cheap.
+    names = [*(collection.name for collection in collections), it.index.lexical]
+    if any(it.index.count_version(claim.tenant_id, name, version.id) != expected for name in names):
+        # The index lost points while parts were running, and vectors come from the cache, so this is cheap; or EMB
+        # serves another model since, which has embedded nothing yet.
         indexing.index_chunks(it, claim, lease, version, 0, expected)
+        if it.dense_collections() != collections:
+            raise TemporarilyUnavailable("EMB has just changed its model.", code="embedder_unavailable")
+    return {collection.alias: collection.model_version for collection in collections}
 
 
 def _activate(session: Session, version: DocumentVersion) -> list[UUID]:

@@ -34,8 +34,7 @@ def reindex(it: Resources, claim: Claim, lease: Lease) -> None:
     while not turn.is_over():
         lease.check()
         if not _hand_out(it, claim):
-            with tenant_session(it.sessions, claim.tenant_id) as session:
-                claims.finish(session, claim, {"documents": claim.checkpoint["done"]})
+            claims.finish_at_once(it.sessions, claim, {"documents": claim.checkpoint["done"]})
             return
     go_on_later(it, claim, next_step(claim.job_id, claim.step, claim.part + 1, it.jobs))
 

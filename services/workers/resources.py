@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer
 from services.workers.lease import Keeper
 from services.workers.liveness import Liveness
 from sluice.db.session import Sessions, create_sessions
-from sluice.embedding_client import EmbeddingClient, HttpEmbeddingClient
+from sluice.embedding_client import EmbeddingClient, embedding_clients
 from sluice.object_store import ObjectStore, S3ObjectStore
 from sluice.retrieval.lexical import TOKENIZER_VERSION
 from sluice.settings import (
@@ -33,7 +34,8 @@ class Resources:
     sessions: Sessions
     store: ObjectStore
     index: VectorIndex
-    embedder: EmbeddingClient
+    embedders: Mapping[str, EmbeddingClient]
+    """One for each alias that documents are indexed under, the default one first."""
     embedding: EmbeddingClientSettings
     jobs: JobSettings
     ingest: IngestSettings
@@ -41,14 +43,14 @@ class Resources:
     liveness: Liveness
     keeper: Keeper
 
-    def dense_collection(self) -> DenseCollection:
-        """Where vectors of the embedding model that EMB serves now belong."""
-        model = self.embedder.model()
-        return DenseCollection(model.alias, model.version, model.dimension)
+    def dense_collections(self) -> list[DenseCollection]:
+        """Where vectors of the models that EMB serves now belong: one for each alias, the default one's first."""
+        models = [embedder.model() for embedder in self.embedders.values()]
+        return [DenseCollection(model.alias, model.version, model.dimension) for model in models]
 
     def tokenizer(self) -> Tokenizer:
-        """The embedding model's own tokenizer, so that a chunk's size is what the model will see."""
-        return _load_tokenizer(self.embedder.tokenizer())
+        """The default model's own tokenizer, so that a chunk's size is what that model will see."""
+        return _load_tokenizer(self.embedders[self.embedding.alias].tokenizer())
 
 
 @cache
@@ -71,7 +73,7 @@ def resources() -> Resources:
         sessions=sessions,
         store=S3ObjectStore(ObjectStoreSettings.from_environment()),
         index=VectorIndex(VectorIndexSettings.from_environment(), TOKENIZER_VERSION),
-        embedder=HttpEmbeddingClient(embedding),
+        embedders=embedding_clients(embedding),
         embedding=embedding,
         jobs=jobs,
         ingest=IngestSettings.from_environment(),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
@@ -86,23 +85,6 @@ def _tell_postgres(session: TenantSession, _: SessionTransaction, connection: An
     # Every transaction pays for it: in a pipeline, PostgreSQL is waited for once, and not for its BEGIN as well.
     with _as_sqlalchemy_says(connection), driver.pipeline():
         _set_tenant(driver, session.tenant_id)
-
-
-def in_one_trip(sessions: Sessions, tenant_id: UUID, statement: str, values: Mapping[str, Any]) -> Any:
-    """The first row of what one statement answers, a named tuple, or None; in a transaction of this tenant of its own.
-
-    All of it is sent at once: a session would wait for PostgreSQL three times, for the tenant, the statement and the
-    commit, which for a short statement is most of what it costs.
-    """
-    with sessions.kw["bind"].connect() as connection:
-        driver = connection.connection.driver_connection
-        with _as_sqlalchemy_says(connection):
-            with driver.pipeline():
-                _set_tenant(driver, tenant_id)
-                cursor = driver.cursor(row_factory=namedtuple_row)
-                cursor.execute(statement, values)
-                driver.commit()
-            return cursor.fetchone()
 
 
 def _set_tenant(driver: psycopg.Connection[Any], tenant_id: UUID) -> None:

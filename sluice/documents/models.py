@@ -135,6 +135,20 @@ class CachedEmbedding(TenantOwned, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class IndexedVersion(TenantOwned, Base):
+    """A version that is wholly in the index of an embedding alias, and by which version of a model.
+
+    What the alias means may have moved on since: the document is then found by its words until it is indexed again.
+    """
+
+    __tablename__ = "indexed_versions"
+
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("document_versions.id", ondelete="CASCADE"), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(96), primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(80))
+    indexed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Upload(Identified, TenantOwned, Timestamped, Base):
     """A promise to put bytes straight into the object store: what the client said they would be."""
 

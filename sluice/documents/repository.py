@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion, Source
+from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion, IndexedVersion, Source
 from sluice.errors import Conflict, NotFound
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job
@@ -154,8 +154,18 @@ def chunks_between(session: Session, version_id: UUID, first: int, end: int) -> 
     ).all()
 
 
+def chunk_counts(session: Session, version_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many chunks each of these versions has; those without any are left out."""
+    counted = session.execute(
+        select(Chunk.version_id, func.count().label("number"))
+        .where(Chunk.version_id.in_(version_ids))
+        .group_by(Chunk.version_id)
+    ).all()
+    return {row.version_id: row.number for row in counted}
+
+
 def delete_chunks(session: Session, version_ids: Sequence[UUID]) -> None:
-    """Remove the chunks of these versions, and the cached vectors of texts that no other version has.
+    """Remove the chunks of these versions, what is known of their index, and cached vectors of texts of no other.
 
     A vector says something about its text, so it must not outlive it.
     """
@@ -168,7 +178,10 @@ def delete_chunks(session: Session, version_ids: Sequence[UUID]) -> None:
         )
         .execution_options(synchronize_session=False)
     )
-    session.execute(delete(Chunk).where(Chunk.version_id.in_(version_ids)).execution_options(synchronize_session=False))
+    for table in (IndexedVersion, Chunk):
+        session.execute(
+            delete(table).where(table.version_id.in_(version_ids)).execution_options(synchronize_session=False)
+        )
 
 
 def _views(session: Session, documents: Sequence[Document]) -> list[DocumentView]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from sluice.embedding_models.calibration_texts import shipped_texts
-from sluice.embedding_models.converter import convert, vectors_of
 from sluice.embedding_models.layout import BUILT_IN, NotConverted, read_model
+from sluice.embedding_models.recipe import vectors_of
 
 NAME: Final = "all-MiniLM-L6-v2"
 LANGUAGES: Final = ("en",)
@@ -33,7 +34,9 @@ def main() -> None:
         return
     _say(f"Converting {NAME} for this environment, once; about a minute")
     fresh = BUILT_IN.with_name(f"{BUILT_IN.name}.new")
-    convert(source, fresh, texts=texts, languages=LANGUAGES, report=_say)
+    # Its libraries take seconds to import, and EMB, which reads the names above, has none of them.
+    conversion = import_module("sluice.embedding_models.conversion")
+    conversion.convert(source, fresh, texts=texts, languages=LANGUAGES, report=_say)
     shutil.rmtree(BUILT_IN, ignore_errors=True)
     fresh.rename(BUILT_IN)
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ import openvino  # noqa: E402
 from transformers.utils import logging as transformers_log  # noqa: E402
 
 from sluice.embedding_models.calibration_texts import Texts  # noqa: E402
-from sluice.embedding_models.converter import Report  # noqa: E402
 from sluice.embedding_models.judging import Vectors, quality, questions_and_passages, shortfall  # noqa: E402
 from sluice.embedding_models.layout import (  # noqa: E402
     MODEL_FILE,
@@ -40,13 +39,17 @@ from sluice.embedding_models.layout import (  # noqa: E402
     write,
 )
 from sluice.embedding_models.openvino_network import Network, padded  # noqa: E402
+from sluice.embedding_models.recipe import vectors_of  # noqa: E402
 from sluice.embedding_models.source import Source, example_inputs, read_source, vectors_by_torch  # noqa: E402
 from sluice.embedding_models.tokenizing import ModelTokenizer, TokenizedText  # noqa: E402
 from sluice.errors import Invalid  # noqa: E402
+from sluice.threads import usable_threads  # noqa: E402
 
 _BATCH: Final = 16
 _PROBE_TEXTS: Final = 24
 _SAME: Final = 0.9999
+
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -68,39 +71,24 @@ def convert(
     folder: Path,
     target: Path,
     *,
-    vectors: str,
     texts: Texts,
     languages: Sequence[str],
-    threads: int,
     report: Report,
-    required: FormName,
+    required: FormName = "int8",
 ) -> ConvertedModel:
-    """Write the model in `folder` to `target` (made empty first) in every form that is good enough.
+    """Write the sentence-transformers model in `folder` to `target` in every form that is good enough.
 
-    `Invalid` with figures if the `required` form is not.
+    `target` is made empty first. `Invalid` with figures if the `required` form is not good enough.
     """
     with _only_our_words():
-        return _convert(folder, target, vectors, texts, languages, threads, report, required)
-
-
-def _convert(
-    folder: Path,
-    target: Path,
-    vectors: str,
-    texts: Texts,
-    languages: Sequence[str],
-    threads: int,
-    report: Report,
-    required: FormName,
-) -> ConvertedModel:
-    report("Reading the model")
-    source = read_source(folder)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    shutil.copyfile(folder / "tokenizer.json", target / TOKENIZER_FILE)
-    tokenizer = ModelTokenizer(target / TOKENIZER_FILE, source.max_tokens, source.prompts)
-    _write_networks(source, target, list(_batches(tokenizer, texts.to_calibrate, source.pad_token)), report)
-    judged = _judge(source, target, tokenizer, texts, threads, report)
+        report("Reading the model")
+        source = read_source(folder)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        shutil.copyfile(folder / "tokenizer.json", target / TOKENIZER_FILE)
+        tokenizer = ModelTokenizer(target / TOKENIZER_FILE, source.max_tokens, source.prompts)
+        _write_networks(source, target, list(_batches(tokenizer, texts.to_calibrate, source.pad_token)), report)
+        judged = _judge(source, target, tokenizer, texts, report)
     if required not in judged.forms:
         raise Invalid(
             f"The form {required} of {folder.name} is not good enough: {judged.refused[required]}.", code="quality_gate"
@@ -110,7 +98,7 @@ def _convert(
         (target / network).with_suffix(".bin").unlink()
     model = ConvertedModel(
         source=folder.name,
-        vectors=vectors,
+        vectors=vectors_of(folder, texts),
         dimension=source.dimension,
         max_tokens=source.max_tokens,
         pad_token=source.pad_token,
@@ -160,14 +148,12 @@ class _Judged:
     probe: Probe
 
 
-def _judge(
-    source: Source, target: Path, tokenizer: ModelTokenizer, texts: Texts, threads: int, report: Report
-) -> _Judged:
+def _judge(source: Source, target: Path, tokenizer: ModelTokenizer, texts: Texts, report: Report) -> _Judged:
     questions, passages = questions_and_passages(texts.to_judge)
     asked, stored = tokenizer.tokenize(questions, "query"), tokenizer.tokenize(passages, "document")
 
     def answers(plan: _Plan) -> tuple[Vectors, Vectors]:
-        network = Network(target / plan.network, plan.precision, threads, source.pad_token)
+        network = Network(target / plan.network, plan.precision, usable_threads(), source.pad_token)
         return _embedded(network, asked), _embedded(network, stored)
 
     original = answers(_PLANS[-1])

@@ -11,15 +11,13 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from sluice.embedding_models.shapes import rows_for, width_for
 from sluice.embedding_models.tokenizing import TokenizedText
 
 Vectors = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 
-# Lengths are padded to the next of these steps, so that the network sees few shapes: OpenVINO keeps what it prepared
-# for a shape, and memory would grow with every new one.
-_STEPS: Final = ((64, 8), (256, 16), (1024, 64))
-_COARSEST: Final = 256
+_PREPARED: Final = 128
 
 
 class Network:
@@ -33,32 +31,30 @@ class Network:
             "NUM_STREAMS": 1,
             # Other processes use these cores as well; who is tied to one waits for it.
             "ENABLE_CPU_PINNING": False,
+            # Of what it prepared for shapes, the most recent. Without a bound memory grows for hundreds of batches.
+            "CPU_RUNTIME_CACHE_CAPACITY": _PREPARED,
         }
         self._request = _core().compile_model(str(file), "CPU", options).create_infer_request()
         self._pad = pad_token
 
     def embed(self, batch: Sequence[TokenizedText]) -> Vectors:
         """One vector per text: (texts, dimension)."""
-        tokens, mask = padded([text.ids for text in batch], self._pad)
+        tokens, mask = padded([text.ids for text in batch], self._pad, rows=rows_for(len(batch)))
         answer = self._request.infer([tokens, mask], share_inputs=True, share_outputs=True)
-        return np.array(answer[0], dtype=np.float32)
+        return np.array(answer[0][: len(batch)], dtype=np.float32)
 
 
-def padded(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tokens, Tokens]:
-    """The texts as a matrix whose width is a bucket's, and the mask of what is text in it."""
-    width = bucket(max(len(ids) for ids in texts))
-    tokens = np.full((len(texts), width), pad, dtype=np.int64)
-    mask = np.zeros((len(texts), width), dtype=np.int64)
+def padded(texts: Sequence[Sequence[int]], pad: int, *, rows: int | None = None) -> tuple[Tokens, Tokens]:
+    """The texts as a matrix of one of few widths, and the mask of what is text in it; empty texts fill it to `rows`."""
+    width = width_for(max(len(ids) for ids in texts))
+    tokens = np.full((rows or len(texts), width), pad, dtype=np.int64)
+    mask = np.zeros_like(tokens)
+    # A row of nothing but padding has no mean; nobody reads what comes of this one.
+    mask[len(texts) :, 0] = 1
     for row, ids in enumerate(texts):
         tokens[row, : len(ids)] = ids
         mask[row, : len(ids)] = 1
     return tokens, mask
-
-
-def bucket(length: int) -> int:
-    """The width to which a text of this length is padded."""
-    step = next((step for limit, step in _STEPS if length <= limit), _COARSEST)
-    return -(-length // step) * step
 
 
 def computes_in_bf16() -> bool:

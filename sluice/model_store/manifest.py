@@ -136,6 +136,25 @@ class Manifest(BaseModel):
             raise self._no_model(name)
         return found[0]
 
+    def named(self, given: str) -> ModelEntry:
+        """The model that somebody calls NAME, or NAME@VERSION where there are several."""
+        if "@" not in given:
+            return self.only_version(given)
+        found = next((entry for entry in self.models if str(entry.key) == given), None)
+        if found is None:
+            raise self._no_model(given)
+        return found
+
+    def meant_by(self, entry: ModelEntry) -> dict[str, Literal["active", "previous"]]:
+        """The aliases that mean this model, and those that can be rolled back to it."""
+        meant: dict[str, Literal["active", "previous"]] = {}
+        for name, alias in self.aliases.get(entry.type, {}).items():
+            if alias.active == entry.key:
+                meant[name] = "active"
+            elif alias.previous == entry.key:
+                meant[name] = "previous"
+        return meant
+
     def active(self, kind: ModelType) -> dict[str, ModelEntry]:
         """The model behind each alias of this kind."""
         return {name: self.entry(alias.active) for name, alias in self.aliases.get(kind, {}).items()}

@@ -84,6 +84,14 @@ class ModelStore:
         self._verified[entry.path] = (entry, now)
         return place
 
+    def what_is_wrong(self, entry: ModelEntry) -> str | None:
+        """Why a model's files are not what was added; None if they are. A new store reads all of them."""
+        try:
+            self.verified(entry)
+        except SluiceError as error:
+            return error.detail
+        return None
+
     def add(self, source: Path, described: Description) -> ModelEntry:
         """Copy a file or folder into the models folder and list it.
 

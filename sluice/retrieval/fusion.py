@@ -10,16 +10,31 @@ from uuid import UUID
 Ranking = Sequence[tuple[UUID, float]]
 
 RRF_K: Final = 60
-_DENSE_READS: Final = {"dense": 0.5, "words": 0.25, "grams": 0.25}
-_DENSE_DOES_NOT_READ: Final = {"dense": 0.2, "words": 0.4, "grams": 0.4}
+# Of all dense legs together, if any of their models reads the language of the question.
+_DENSE_READS: Final = 0.5
+_DENSE_DOES_NOT_READ: Final = 0.2
 
 
-def weights_for(language: str, read_by_dense: Sequence[str]) -> Mapping[str, float]:
+def weights_for(language: str, read_by: Mapping[str, Sequence[str]]) -> Mapping[str, float]:
     """How much each leg counts: a model that cannot read the question's language must not outvote the words.
 
-    Measured on English and Russian package descriptions; `docs/decisions/0006` has the table.
+    `read_by`: the languages that the model of each dense leg reads. Models that read the question's share the weight of
+    meaning; where none does, all of them share less. Measured with one model on English and Russian package
+    descriptions; `docs/decisions/0006` has the table.
     """
-    return _DENSE_READS if language in read_by_dense else _DENSE_DOES_NOT_READ
+    readers = [leg for leg, languages in read_by.items() if language in languages]
+    dense = _DENSE_READS if readers else _DENSE_DOES_NOT_READ
+    sharing = readers or list(read_by)
+    words = (1 - dense) / 2
+    return {"words": words, "grams": words, **{leg: dense / len(sharing) for leg in sharing}}
+
+
+def voters(legs: Mapping[str, Ranking], language: str, read_by: Mapping[str, Sequence[str]]) -> Mapping[str, Ranking]:
+    """The legs whose ranks mean something for a question in this language: ranks say nothing of how sure a leg is.
+
+    `read_by`: the languages that the model of each dense leg reads. All legs, should no other have run.
+    """
+    return {leg: found for leg, found in legs.items() if language in read_by.get(leg, (language,))} or legs
 
 
 def normalized_sum(legs: Mapping[str, Ranking], weights: Mapping[str, float]) -> list[tuple[UUID, float]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from sluice.documents.languages import detect
 from sluice.embedding_client import EmbeddingClient
 from sluice.errors import TemporarilyUnavailable
 from sluice.retrieval import fusion, lexical, passages
+from sluice.retrieval.fusion import Ranking
 from sluice.retrieval.passages import Passage
 from sluice.settings import EmbeddingClientSettings, RetrievalSettings
 from sluice.vector_index import DenseCollection, Hit, PassageFilter, VectorIndex
@@ -30,6 +32,8 @@ T = TypeVar("T")
 _GRAM_COVERAGE: Final = 0.5
 # Read from PostgreSQL for each passage wanted: some hits belong to versions that are no longer shown.
 _SPARE: Final = 4
+# Searches of which every leg can run at once.
+_SEARCHES: Final = 4
 
 leg_duration = Histogram(
     "sluice_retrieval_duration_seconds",
@@ -42,7 +46,7 @@ leg_duration = Histogram(
 class Fusion(StrEnum):
     """How the legs' rankings become one."""
 
-    SUM = "sum"  # normalized scores, weighted by what the dense model can read
+    SUM = "sum"  # normalized scores, weighted by what the dense models can read
     RRF = "rrf"  # ranks only
 
 
@@ -53,7 +57,8 @@ class Question:
     text: str
     within: PassageFilter = PassageFilter()
     limit: int = 10
-    fusion: Fusion = Fusion.SUM
+    # None: as suits the embedding models: SUM for one; for several RRF, of those that read the question's language.
+    fusion: Fusion | None = None
     diverse: bool = False
 
 
@@ -63,7 +68,7 @@ class Found:
 
     passages: list[Passage]
     lang: str
-    # Legs that were away ("dense", "lexical"), or "vector_index" when neither could run: results may be worse.
+    # Legs that were away ("dense", "dense:<alias>", "lexical"), or "vector_index" when none could run: worse results.
     degraded: list[str] = field(default_factory=list)
     milliseconds: dict[str, float] = field(default_factory=dict)
 
@@ -75,23 +80,46 @@ class _Legs:
     milliseconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class DenseLeg:
+    """The search by meaning in the index of one embedding alias."""
+
+    name: str
+    alias: str
+    embedder: EmbeddingClient
+    languages: Sequence[str]
+    """ISO 639-1, of those that the model reads well."""
+    min_similarity: float
+    """Cosine from which a passage counts as relevant although it shares no word."""
+
+
+def dense_legs(
+    embedders: Mapping[str, EmbeddingClient], embedding: EmbeddingClientSettings, settings: RetrievalSettings
+) -> list[DenseLeg]:
+    """A leg for each alias that documents are indexed under; the default one's is plainly `dense`."""
+    default = DenseLeg(
+        "dense", embedding.alias, embedders[embedding.alias], embedding.languages, settings.min_similarity
+    )
+    further = (
+        DenseLeg(f"dense:{alias}", alias, embedders[alias], model.languages, model.min_similarity)
+        for alias, model in embedding.more_aliases.items()
+    )
+    return [default, *further]
+
+
 class Search:
     """Finds passages for the questions of any tenant."""
 
     def __init__(
-        self,
-        sessions: Sessions,
-        index: VectorIndex,
-        embedder: EmbeddingClient,
-        embedding: EmbeddingClientSettings,
-        settings: RetrievalSettings,
+        self, sessions: Sessions, index: VectorIndex, dense: Sequence[DenseLeg], settings: RetrievalSettings
     ) -> None:
+        """`dense`: a leg for each embedding alias, the default one's first."""
         self._sessions = sessions
         self._index = index
-        self._embedder = embedder
-        self._embedding = embedding
+        self._dense_legs = {leg.name: leg for leg in dense}
         self._settings = settings
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="leg")
+        legs = len(dense) + 1
+        self._threads = ThreadPoolExecutor(max_workers=_SEARCHES * legs, thread_name_prefix="leg")
 
     def close(self) -> None:
         """Wait for the legs that are running."""
@@ -119,7 +147,10 @@ class Search:
 
     def _run_legs(self, tenant_id: UUID, question: Question) -> _Legs:
         milliseconds: dict[str, float] = {}
-        dense = self._start(milliseconds, "dense", lambda: self._dense(tenant_id, question))
+        dense = {
+            name: self._start(milliseconds, name, partial(self._dense, leg, tenant_id, question))
+            for name, leg in self._dense_legs.items()
+        }
         sparse = self._start(milliseconds, "lexical", lambda: self._lexical(tenant_id, question))
         rankings: dict[str, list[tuple[UUID, float]]] = {}
         degraded: list[str] = []
@@ -128,10 +159,11 @@ class Search:
             rankings.update(words=_ranking(words), grams=_ranking(grams))
         except TemporarilyUnavailable:
             degraded.append("lexical")
-        try:
-            rankings["dense"] = _ranking(dense.result())
-        except TemporarilyUnavailable:
-            degraded.append("dense")
+        for name, hits in dense.items():
+            try:
+                rankings[name] = _ranking(hits.result())
+            except TemporarilyUnavailable:
+                degraded.append(name)
         return _Legs(rankings, degraded, milliseconds)
 
     def _start(self, milliseconds: dict[str, float], leg: str, run: Callable[[], T]) -> Future[T]:
@@ -145,11 +177,11 @@ class Search:
         # The request id travels with the context, into the thread and from there to EMB.
         return self._threads.submit(contextvars.copy_context().run, timed)
 
-    def _dense(self, tenant_id: UUID, question: Question) -> list[Hit]:
-        embedded = self._embedder.embed([question.text], input_type="query")
+    def _dense(self, leg: DenseLeg, tenant_id: UUID, question: Question) -> list[Hit]:
+        embedded = leg.embedder.embed([question.text], input_type="query")
         (vector,) = embedded.vectors
         # What another model has embedded cannot be compared; until it is indexed again, it is found by its words.
-        dense = DenseCollection(self._embedding.alias, embedded.model_version, len(vector))
+        dense = DenseCollection(leg.alias, embedded.model_version, len(vector))
         return self._index.search_dense(tenant_id, dense, vector, question.within, self._settings.candidates)
 
     def _lexical(self, tenant_id: UUID, question: Question) -> tuple[list[Hit], list[Hit]]:
@@ -165,10 +197,7 @@ class Search:
             return passages.full_text(session, question.text, question.within, question.limit)
 
     def _fused(self, tenant_id: UUID, question: Question, lang: str, legs: _Legs) -> list[Passage]:
-        if question.fusion is Fusion.RRF:
-            ranking = fusion.reciprocal_rank(legs.rankings)
-        else:
-            ranking = fusion.normalized_sum(legs.rankings, fusion.weights_for(lang, self._embedding.languages))
+        ranking = self._fused_ranking(question, lang, legs.rankings)
         score_of = {leg: dict(ranked) for leg, ranked in legs.rankings.items()}
         wanted = ranking[: question.limit * _SPARE + _SPARE]
         with tenant_session(self._sessions, tenant_id) as session:
@@ -183,18 +212,31 @@ class Search:
                 if chunk_id in visible
             ]
             relevant = [passage for passage in scored if self._bears_on(question.text, lang, passage)]
-            if question.diverse and "dense" in legs.rankings:
-                vectors = passages.vectors(session, relevant, self._embedder.model().version)
+            if question.diverse and (leg := self._first_of(legs)):
+                vectors = passages.vectors(session, relevant, leg.embedder.model().version)
                 relevant = _thinned(relevant, vectors, question.limit)
         return relevant[: question.limit]
+
+    def _fused_ranking(self, question: Question, lang: str, rankings: Mapping[str, Ranking]) -> Ranking:
+        read_by = {name: leg.languages for name, leg in self._dense_legs.items()}
+        if question.fusion is Fusion.RRF:
+            return fusion.reciprocal_rank(rankings)
+        if question.fusion is Fusion.SUM or len(self._dense_legs) == 1:
+            return fusion.normalized_sum(rankings, fusion.weights_for(lang, read_by))
+        # Scores of several models have no common scale.
+        return fusion.reciprocal_rank(fusion.voters(rankings, lang, read_by))
+
+    def _first_of(self, legs: _Legs) -> DenseLeg | None:
+        """The first of the dense legs that could run."""
+        return next((leg for name, leg in self._dense_legs.items() if name in legs.rankings), None)
 
     def _bears_on(self, question: str, lang: str, passage: Passage) -> bool:
         """Whether anything but being the least far away speaks for the passage: every vector has a nearest one."""
         if "words" in passage.scores:
             return True
-        reads = lang in self._embedding.languages
-        if reads and passage.scores.get("dense", -1.0) >= self._settings.min_similarity:
-            return True
+        for name, leg in self._dense_legs.items():
+            if lang in leg.languages and passage.scores.get(name, -1.0) >= leg.min_similarity:
+                return True
         return lexical.gram_coverage(question, passage.text) >= _GRAM_COVERAGE
 
 

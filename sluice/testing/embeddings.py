@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sluice.embedding_client import Embedded, EmbeddingModel
 from sluice.errors import TemporarilyUnavailable
@@ -19,17 +20,21 @@ _UNKNOWN = "[UNK]"
 class FakeEmbeddings:
     """An `EmbeddingClient` in memory. The same text has the same vector, today and in any process."""
 
-    def __init__(self, *, dimension: int = 32, version: str = "fake-1") -> None:
+    def __init__(self, *, alias: str = "default", dimension: int = 32, version: str = "fake-1") -> None:
         self.available = True
         self.embedded: list[str] = []
         """All texts that were embedded, in order."""
         self.calls = 0
-        self._model = EmbeddingModel(alias="default", version=version, dimension=dimension, max_tokens=256)
+        self._model = EmbeddingModel(alias=alias, version=version, dimension=dimension, max_tokens=256)
 
     def model(self) -> EmbeddingModel:
-        """A model that never changes."""
+        """The model; another one only after `become`."""
         self._require_available()
         return self._model
+
+    def become(self, version: str) -> None:
+        """Serve another model under the same alias, whose vectors cannot be compared with those of before."""
+        self._model = replace(self._model, version=version)
 
     def embed(self, texts: Sequence[str], *, input_type: InputType) -> Embedded:  # noqa: ARG002 - of the protocol
         """Sums of the words' hashes, at unit length."""

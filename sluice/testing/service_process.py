@@ -37,12 +37,18 @@ class ServiceProcess:
 
 
 @contextmanager
-def running_service(part: str, **settings: object) -> Iterator[ServiceProcess]:
-    """The service `services.<part>` with `SLUICE_<PART>_*` set from the keywords, from its readiness to its end."""
+def running_service(
+    part: str, *, variables: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[ServiceProcess]:
+    """The service `services.<part>`, from its readiness to its end.
+
+    `SLUICE_<PART>_*` is set from the keywords, and whatever is in `variables`.
+    """
     port = free_port()
     prefix = f"SLUICE_{part.upper()}"
     environment = {
         **os.environ,
+        **(variables or {}),
         f"{prefix}_HOST": "127.0.0.1",
         f"{prefix}_PORT": str(port),
         **{f"{prefix}_{name.upper()}": str(value) for name, value in settings.items()},

@@ -75,7 +75,8 @@ class Problem:
 
     def content(self) -> bytes:
         """The body as JSON."""
-        return json.dumps(self.body, ensure_ascii=False).encode()
+        # Half a surrogate pair, in a name that somebody sent, has no bytes in UTF-8, but an escape in JSON.
+        return json.dumps(self.body, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def problem_for(error: Exception, instance: str) -> Problem:

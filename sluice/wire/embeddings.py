@@ -22,7 +22,7 @@ def _as_list(given: Any) -> Any:
 class EmbeddingRequest(BaseModel):
     """`POST /v1/embeddings`."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="forbid")
 
     model: str
     input: Annotated[list[NonEmpty], BeforeValidator(_as_list)] = Field(
@@ -31,6 +31,7 @@ class EmbeddingRequest(BaseModel):
     encoding_format: Literal["float", "base64"] = "float"
     input_type: InputType = Field(default="document", description="Extension: a query goes before waiting documents")
     dimensions: int | None = Field(default=None, description="Must be the dimension of the model when given")
+    user: str | None = Field(default=None, description="Of OpenAI's shape; not used")
 
 
 class EmbeddingItem(BaseModel):

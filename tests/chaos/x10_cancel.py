@@ -17,6 +17,7 @@ from tests.chaos.lab import Customer, Lab, Upload
 from tests.chaos.results import Result, exactly, measured, percentile
 from tests.chaos.verify import verify
 from tests.e2e.api import Json
+from tests.e2e.faults import away
 
 _AT_ONCE: Final = 4
 _ENDS: Final = frozenset({"canceled", "ready"})
@@ -34,10 +35,12 @@ class Canceled:
 
 
 def run(lab: Lab) -> Result:
-    number, spread = lab.choose(ci=(24, 8.0), long=(200, 60.0))
+    # About as long as the work takes, so that some are waiting, some are at work and some are done.
+    number, spread = lab.choose(ci=(24, 3.0), long=(200, 20.0))
     customer = lab.customer()
     marks = {texts.new_mark(): None for _ in range(number)}
-    uploads = {mark: customer.upload(texts.short(mark)) for mark in marks}
+    with away(lab.platform, "dispatcher"):
+        uploads = {mark: customer.upload(texts.short(mark)) for mark in marks}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(
             pool.map(lambda one: _cancel_some_time(customer, *one), _moments(list(uploads.values()), spread))
@@ -62,6 +65,8 @@ def run(lab: Lab) -> Result:
             ),
             exactly("answers of 5xx", sum(one.status >= httpx.codes.INTERNAL_SERVER_ERROR for one in answers), "", 0),
             measured("canceled in the end", len(canceled), "documents"),
+            measured("canceled while they waited", len(at_once), ""),
+            measured("canceled while they ran", sum(one.state == "running" for one in answers), ""),
         ],
         times=[
             at_most("cancel of a queued job, p95", percentile(at_once, 95), "ms", 100),

@@ -39,6 +39,7 @@ SETTINGS: Final = {
     "SLUICE_INGEST_PARSE_TIMEOUT_SECONDS": "60",
     # Many small batches: a fault has a gap to strike in.
     "SLUICE_INGEST_EMBED_BATCH_TOKENS": "1024",
+    "SLUICE_MODELS_FOLDER": str(HOME / "models"),
     "SLUICE_AUTH_LOGIN_LIMIT": "1000/minute",
     "SLUICE_AUTH_TOKEN_MINUTES": "120",
     # All tests come from one address.

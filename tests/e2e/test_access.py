@@ -40,7 +40,16 @@ def operations(anyone: httpx.Client) -> Iterator[tuple[str, str, str]]:
 
 def call(client: httpx.Client, method: str, path: str, operation: str, **ids: str) -> httpx.Response:
     """A well-formed call of the operation, with these ids or new ones in its path and body."""
-    for name in ("source_id", "document_id", "job_id", "upload_id", "message_id", "conversation_id", "letter_id"):
+    for name in (
+        "source_id",
+        "document_id",
+        "job_id",
+        "upload_id",
+        "message_id",
+        "conversation_id",
+        "letter_id",
+        "model",
+    ):
         path = path.replace(f"{{{name}}}", ids.get(name, str(uuid4())))
     source_id = ids.get("source_id", str(uuid4()))
     if operation == "uploadDocument":

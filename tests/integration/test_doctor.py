@@ -63,7 +63,7 @@ def dense(variables: dict[str, str]) -> DenseCollection:
 @pytest.fixture
 def patient(stores: Stores, member: Member, dense: DenseCollection) -> Patient:
     """The tenant's stores, without any grace."""
-    return Patient(member.tenant_id, stores.sessions, stores.objects, stores.index, dense, SETTINGS, _no_upsert)
+    return Patient(member.tenant_id, stores.sessions, stores.objects, stores.index, (dense,), SETTINGS, _no_upsert)
 
 
 def _no_upsert(*_: object) -> None:

@@ -16,7 +16,6 @@ from services.llm.backends.extractive import ExtractiveBackend
 from services.llm.candidate import Candidate
 from services.llm.catalog import FixedModel
 from services.llm.host import ModelHost
-from services.llm.memory import available_bytes
 from services.llm.metrics import LlmMetrics
 from sluice.errors import Conflict
 from sluice.model_store.manifest import Version
@@ -219,20 +218,6 @@ def test_a_model_for_which_there_is_no_memory_is_refused_with_figures() -> None:
         await host.close()
 
     asyncio.run(case())
-
-
-def test_memory_is_what_the_machine_or_the_cgroup_has_left(tmp_path: Path) -> None:
-    machine = tmp_path / "meminfo"
-    machine.write_text("MemTotal:  16000000 kB\nMemAvailable:  8000000 kB\n", encoding="ascii")
-    assert available_bytes(machine, tmp_path / "none") == 8_000_000 * 1024
-
-    group = tmp_path / "cgroup"
-    group.mkdir()
-    for name, content in (("max", "1000000"), ("current", "700000"), ("stat", "anon 1\ninactive_file 200000")):
-        (group / f"memory.{name}").write_text(content, encoding="ascii")
-    assert available_bytes(machine, group) == 500_000
-    (group / "memory.max").write_text("max\n", encoding="ascii")
-    assert available_bytes(machine, group) == 8_000_000 * 1024
 
 
 def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:

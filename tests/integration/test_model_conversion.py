@@ -23,6 +23,7 @@ from services.cli.exit_codes import Exit
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
 from sluice.errors import Invalid
 from sluice.testing.service_process import running_service
+from tests.integration.emb_served import vectors
 
 
 def tiny_model(folder: Path, *, dense: bool = False) -> Path:
@@ -64,7 +65,9 @@ def sluice_models(models: Path, *arguments: str | Path) -> subprocess.CompletedP
     )
 
 
-def test_a_model_is_converted_measured_and_served_beside_the_built_in_one(tmp_path: Path) -> None:
+def test_a_model_is_converted_measured_and_distilled_and_both_are_served_beside_the_built_in_one(
+    tmp_path: Path,
+) -> None:
     models, source = tmp_path / "models", tiny_model(tmp_path / "tiny")
 
     added = sluice_models(models, "add", source, "--type", "embed", "--language", "en", "--allow-slower", "--json")
@@ -75,14 +78,16 @@ def test_a_model_is_converted_measured_and_served_beside_the_built_in_one(tmp_pa
     assert set(entry["measured"]) == {"cosine_mean", "cosine_p5", "recall_at_10"}
     assert "f32: cosine 1.0000" in added.stderr
     assert sluice_models(models, "activate", "tiny", "--alias", "tiny").returncode == 0
-    environment = {"SLUICE_MODELS_FOLDER": str(models)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*environment.popitem())
-        with running_service("emb") as service:
-            cards = {card["id"]: card for card in httpx.get(f"{service.url}/v1/models").json()["data"]}
-            body = {"model": "tiny", "input": "packages of Debian"}
-            embedded = httpx.post(f"{service.url}/v1/embeddings", json=body).json()
-    assert {alias: card["dimension"] for alias, card in cards.items()} == {"default": 384, "tiny": 64}
+    distilled = sluice_models(models, "distill", "--from", models / entry["path"], "--name", "tiny-static")
+    assert distilled.returncode == 0, distilled.stderr
+    assert sluice_models(models, "activate", "tiny-static", "--alias", "fast").returncode == 0
+    with running_service("emb", variables={"SLUICE_MODELS_FOLDER": str(models)}) as service:
+        cards = {card["id"]: card for card in httpx.get(f"{service.url}/v1/models").json()["data"]}
+        body = {"model": "tiny", "input": "packages of Debian"}
+        embedded = httpx.post(f"{service.url}/v1/embeddings", json=body).json()
+        near, asked, far = vectors(service, "packages of Debian", "Debian packages", "the kernel", model="fast")
+    assert {alias: card["dimension"] for alias, card in cards.items()} == {"default": 384, "tiny": 64, "fast": 64}
+    assert near @ asked > far @ asked
     expected = SentenceTransformer(str(source), device="cpu").encode(["packages of Debian"], normalize_embeddings=True)
     assert float(expected[0] @ torch.tensor(embedded["data"][0]["embedding"]).numpy()) > 0.98
 

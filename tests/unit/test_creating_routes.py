@@ -11,7 +11,7 @@ from services.api.idempotency import ONCE, UPLOADED_ONCE
 # They create nothing, or, as `chat`, answer in a stream that cannot be kept.
 NOT_CREATING = {
     "login", "search", "chat", "cancelMessage", "cancelJob", "retryJob", "cancelJobs", "retryJobs", "discardDeadLetter",
-    "discardDeadLetters",
+    "discardDeadLetters", "verifyModel", "activateModel",
 }  # fmt: skip
 POSTS = [
     route

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.emb.batching import WaitingText, WaitingTexts
+from sluice.embedding_models.shapes import most_texts, rows_for, width_for
 from sluice.wire.embeddings import InputType
 
 
@@ -29,9 +30,9 @@ def test_a_request_leaves_in_batches_of_nearly_equal_lengths_longest_first() -> 
     waiting: WaitingTexts[Caller] = WaitingTexts()
     waiting.add(texts(Caller(), 10, 100, 12, 98, 11, 99), now=0)
 
-    assert lengths(waiting.take(lambda _: 300)) == [100, 99, 98]
-    assert lengths(waiting.take(lambda _: 300)) == [12, 11, 10]
-    assert waiting.take(lambda _: 300) == []
+    assert lengths(waiting.take(lambda _: 400)) == [100, 99, 98]
+    assert lengths(waiting.take(lambda _: 400)) == [12, 11, 10]
+    assert waiting.take(lambda _: 400) == []
 
 
 def test_the_oldest_request_goes_first_and_younger_ones_of_its_length_ride_along() -> None:
@@ -113,7 +114,16 @@ def test_every_text_leaves_once_and_no_batch_passes_the_budget(requests: list[li
 
     taken: list[WaitingText[Caller]] = []
     while batch := waiting.take(lambda _: budget):
-        assert len(batch) == 1 or max(lengths(batch)) * len(batch) <= budget
+        assert len(batch) == 1 or width_for(max(lengths(batch))) * rows_for(len(batch)) <= budget
         taken += batch
 
     assert sorted(map(id, taken)) == sorted(id(text) for request in added for text in request)
+
+
+@given(st.integers(1, 9000), st.integers(1, 20_000))
+def test_a_full_batch_has_no_empty_row_and_keeps_its_budget(tokens: int, budget: int) -> None:
+    texts = most_texts(budget, tokens)
+
+    assert width_for(tokens) >= tokens
+    assert texts == 0 or rows_for(texts) == texts
+    assert texts * width_for(tokens) <= budget

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.retrieval.fusion import marginal_relevance, normalized_sum, reciprocal_rank, weights_for
+from sluice.retrieval.fusion import marginal_relevance, normalized_sum, reciprocal_rank, voters, weights_for
 
 A, B, C, D = (UUID(int=n) for n in range(1, 5))
 EVEN = {"dense": 0.5, "words": 0.5}
@@ -22,13 +22,33 @@ rankings = st.dictionaries(
 
 
 def test_a_model_that_does_not_read_the_language_does_not_outvote_the_words() -> None:
-    reads, does_not = weights_for("en", ["en"]), weights_for("ru", ["en"])
+    reads, does_not = weights_for("en", {"dense": ["en"]}), weights_for("ru", {"dense": ["en"]})
 
     assert reads["dense"] >= reads["words"]
     assert does_not["dense"] < does_not["words"]
     for weights in (reads, does_not):
         assert sum(weights.values()) == pytest.approx(1)
         assert weights.keys() == {"dense", "words", "grams"}
+
+
+def test_models_that_read_the_language_share_the_weight_of_meaning_and_the_others_have_none() -> None:
+    read_by = {"dense": ["en"], "dense:fast": ["en"], "dense:world": ["en", "ru"]}
+
+    english, russian, german = (weights_for(language, read_by) for language in ("en", "ru", "de"))
+
+    assert english == pytest.approx({"words": 0.25, "grams": 0.25} | dict.fromkeys(read_by, 0.5 / 3))
+    assert russian == pytest.approx({"words": 0.25, "grams": 0.25, "dense:world": 0.5})
+    assert german == pytest.approx({"words": 0.4, "grams": 0.4} | dict.fromkeys(read_by, 0.2 / 3))
+
+
+def test_ranks_of_a_model_that_does_not_read_the_language_are_no_vote() -> None:
+    legs = {"dense": [(A, 0.9)], "dense:world": [(B, 0.8)], "words": [(C, 9.0)]}
+    read_by = {"dense": ["en"], "dense:world": ["en", "ru"]}
+
+    assert voters(legs, "en", read_by) == legs
+    assert voters(legs, "ru", read_by).keys() == {"dense:world", "words"}
+    assert voters(legs, "de", read_by).keys() == {"words"}
+    assert voters({"dense": [(A, 0.9)]}, "de", read_by) == {"dense": [(A, 0.9)]}
 
 
 def test_legs_of_different_scales_count_by_their_weights_alone() -> None:

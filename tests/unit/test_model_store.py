@@ -276,6 +276,33 @@ def test_an_unknown_model_is_answered_with_the_known_ones(store: ModelStore, tmp
         store.activate("default", Version(name="tiny", version="3"))
 
 
+def test_a_model_is_called_by_its_name_and_by_its_version_where_there_are_several(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    minilm = store.add(folder_of(tmp_path), FOLDER)
+    two_versions(store, tmp_path)
+    manifest = store.manifest()
+
+    assert manifest.named("minilm") == manifest.named(str(minilm.key)) == minilm
+    assert manifest.named("tiny@2").version == "2"
+    with pytest.raises(Conflict, match="tiny@1, tiny@2"):
+        manifest.named("tiny")
+    for unknown in ("large", "tiny@3", "tiny@", "@1", "a/b@c d"):
+        with pytest.raises(NotFound, match="there are"):
+            manifest.named(unknown)
+
+
+def test_a_model_knows_which_aliases_need_it(store: ModelStore, tmp_path: Path) -> None:
+    old, new = two_versions(store, tmp_path)
+    for alias, versions in {"default": (old, new), "other": (old,)}.items():
+        for version in versions:
+            store.activate(alias, version)
+    manifest = store.manifest()
+
+    assert manifest.meant_by(manifest.entry(old)) == {"default": "previous", "other": "active"}
+    assert manifest.meant_by(manifest.entry(new)) == {"default": "active"}
+
+
 def test_changes_at_the_same_time_are_all_kept(store: ModelStore, tmp_path: Path) -> None:
     key = store.add(file_of(tmp_path), GGUF).key
     writers = [Thread(target=ModelStore(store.folder).activate, args=(f"alias-{n}", key)) for n in range(20)]
@@ -309,7 +336,7 @@ def sluice_models(folder: Path, *arguments: str | Path) -> subprocess.CompletedP
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "SLUICE_MODELS_FOLDER": str(folder)},
+        env={**os.environ, "SLUICE_MODELS_FOLDER": str(folder), "XDG_CONFIG_HOME": str(folder / "nobody")},
     )
 
 
@@ -336,6 +363,21 @@ def test_the_commands_add_list_activate_verify_and_remove(tmp_path: Path) -> Non
     damaged = sluice_models(models, "verify")
     assert damaged.returncode == Exit.FAILED
     assert "tiny@2" in damaged.stdout
+
+
+def test_activating_an_embedding_model_says_how_to_learn_what_it_leaves_behind(tmp_path: Path) -> None:
+    models, model = tmp_path / "models", folder_of(tmp_path)
+    sluice_models(
+        models, "add", model, "--type", "embed", "--backend", "sentence_transformers", "--dimension", "384",
+        "--version", "1",
+    )  # fmt: skip
+
+    activated = sluice_models(models, "activate", "minilm")
+
+    assert activated.returncode == 0, activated.stderr
+    assert activated.stdout.split() == ["default", "embed", "minilm@1", "-"]
+    assert "No server is known" in activated.stderr
+    assert "sluice models outdated" in activated.stderr
 
 
 def test_a_wrong_command_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from sluice import settings
 from sluice.settings import (
     AuthSettings,
     DatabaseSettings,
+    EmbeddingClientSettings,
+    FurtherModel,
     IngestSettings,
     JobSettings,
     ObjectStoreSettings,
@@ -158,3 +160,41 @@ def test_no_variable_belongs_to_two_groups_with_different_defaults() -> None:
 
 # The service and its client each have a say: what a model reads is asked of the model, and a client may overrule it.
 SEEN_FROM_TWO_SIDES = {"SLUICE_EMB_LANGUAGES"}
+
+
+def test_further_models_are_named_by_their_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_EMB_URL", "http://emb:8001")
+    monkeypatch.setenv("SLUICE_EMB_MORE_ALIASES", '{"fast": {}, "world": {"languages": ["ru"], "min_similarity": 0.8}}')
+
+    more = EmbeddingClientSettings.from_environment().more_aliases
+
+    assert more == {"fast": FurtherModel(), "world": FurtherModel(languages=("ru",), min_similarity=0.8)}
+
+
+def test_a_list_that_a_stack_file_hands_on_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_EMB_URL", "http://emb:8001")
+    monkeypatch.setenv("SLUICE_EMB_MORE_ALIASES", "")
+    monkeypatch.setenv("SLUICE_EMB_LANGUAGES", "")
+
+    embedding = EmbeddingClientSettings.from_environment()
+
+    assert (embedding.more_aliases, embedding.languages) == ({}, ["en"])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('{"default": {}}', "which is sluice_emb_alias"),
+        ('{"a/b": {}}', "string should match pattern"),
+        ('{"fast": {"language": "en"}}', "extra inputs are not permitted"),
+        ("fast", "written as JSON"),
+    ],
+)
+def test_further_models_that_make_no_sense_are_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str, reason: str
+) -> None:
+    monkeypatch.setenv("SLUICE_EMB_URL", "http://emb:8001")
+    monkeypatch.setenv("SLUICE_EMB_MORE_ALIASES", value)
+
+    with pytest.raises(SettingsError, match=reason):
+        EmbeddingClientSettings.from_environment()

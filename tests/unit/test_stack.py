@@ -16,7 +16,7 @@ from services.cli.deployment_secrets import NAMES
 from services.emb import main as emb
 from services.llm import main as llm
 from sluice.broker import celery_app
-from sluice.settings import BrokerSettings, EmbServiceSettings, LlmServiceSettings
+from sluice.settings import BrokerSettings, LlmServiceSettings
 from tests.unit.deployment import (
     COMPOSE,
     ROOT,
@@ -41,6 +41,8 @@ NOT_ON_SWARM = {
 }  # fmt: skip
 # Named on one machine, because what has no name is left behind by `docker compose down`.
 NEEDED = {"SLUICE_PUBLIC_URL": "https://docs.example.com", "SLUICE_REGISTRY": "registry.example.com/sluice"}
+# Read by many while one changes it: by a rename, under a lock.
+SHARED = {"models"}
 SCRATCH = {"api-tmp", "worker-tmp", "prometheus"}
 SECRET_WORDS = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE_KEY|ACCESS_KEY")
 # Modules in which a process reads its settings, from the file that is started on.
@@ -50,7 +52,7 @@ READ_IN = {
     "worker": ["services/workers/main.py", "services/workers/app.py", "services/workers/resources.py"],
     "dispatcher": ["services/workers/dispatcher.py"],
     "emb": ["services/emb/main.py"],
-    "llm": ["services/llm/main.py"],
+    "llm": ["services/llm/main.py", "services/llm/catalog.py"],
 }
 
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -92,7 +94,8 @@ def test_every_service_says_how_it_is_run(name: str) -> None:
 def test_an_update_does_not_run_two_tasks_on_one_volume_or_port(name: str) -> None:
     service = SERVICES[name]
     deploy = service["deploy"]
-    alone = "ports" in service or any(mount.get("source") for mount in service.get("volumes", []))
+    own = [mount for mount in service.get("volumes", []) if mount.get("source") not in {None, *SHARED}]
+    alone = "ports" in service or bool(own)
 
     if alone or name == "migrate":
         assert deploy["update_config"]["order"] == "stop-first"
@@ -101,7 +104,7 @@ def test_an_update_does_not_run_two_tasks_on_one_volume_or_port(name: str) -> No
             "start-first",
             "rollback",
         )
-    if any(mount.get("source") for mount in service.get("volumes", [])) and name != "nginx":
+    if own and name != "nginx":
         assert deploy.get("replicas", 1) == 1
         assert deploy["placement"]["constraints"] == ["node.labels.sluice.storage == true"]
 
@@ -113,13 +116,27 @@ def test_our_containers_can_write_to_their_volumes_only(name: str) -> None:
     assert "/tmp" in {mount["target"] for mount in SERVICES[name]["volumes"]}  # noqa: S108 - theirs, not ours
 
 
+def test_who_loads_models_only_reads_them_and_the_api_keeps_them() -> None:
+    mounted = {
+        name: mount.get("read_only", False)
+        for name, service in SERVICES.items()
+        for mount in service.get("volumes", [])
+        if mount.get("source") == "models"
+    }
+
+    assert mounted == {"api": False, "emb": True, "llm": True}
+    for name in mounted:
+        folder = environment_of(SERVICES[name])["SLUICE_MODELS_FOLDER"]
+        assert folder in {mount["target"] for mount in SERVICES[name]["volumes"]}
+
+
 def test_a_container_is_not_killed_before_its_process_has_had_its_time() -> None:
     broker = BrokerSettings(url="amqp://guest@localhost")
     serve = (ROOT / "services" / "api" / "main.py").read_text(encoding="utf-8")
     own = {
         "api": float(re.findall(r"timeout_graceful_shutdown=(\d+)", serve)[0]),
         "worker": float(celery_app(broker).conf.worker_soft_shutdown_timeout),
-        "emb": max(emb._GRACE_SECONDS, EmbServiceSettings.model_fields["queue_seconds"].default),
+        "emb": emb._DRAIN_SECONDS + emb._CLOSE_SECONDS,
         "llm": max(llm._GRACE_SECONDS, LlmServiceSettings.model_fields["queue_seconds"].default),
     }
 

@@ -42,7 +42,11 @@ class SearchRequest(Where):
 
     question: QuestionText = Field(examples=["How is a package orphaned?"])
     limit: int = Field(10, ge=1, le=50)
-    fusion: Fusion = Field(Fusion.SUM, description="`sum`: normalized scores; `rrf`: reciprocal ranks")
+    fusion: Fusion | None = Field(
+        None,
+        description="`sum`: normalized scores; `rrf`: reciprocal ranks. Default: `sum` where one embedding model makes "
+        "the index; where several do, reciprocal ranks of the words and of the models that read the language",
+    )
     diverse: bool = Field(False, description="Thin out passages that repeat one another (MMR)")
 
 

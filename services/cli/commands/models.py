@@ -1,25 +1,33 @@
-"""`sluice models`: works on the models folder, without the API."""
+"""`sluice models`: works on the models folder; only what is outdated is asked of the API."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
+from services.cli import account
+from services.cli.client import Client
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_table, size
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
-from sluice.embedding_models.converter import convert
-from sluice.embedding_models.layout import is_converted, read_model
+from sluice.embedding_models.layout import BUILT_IN, is_converted, read_model
 from sluice.errors import Conflict, NotFound, SluiceError
-from sluice.model_store.manifest import Manifest, ModelEntry, ModelType, Version
+from sluice.model_store.manifest import Manifest, ModelEntry, ModelType
 from sluice.model_store.store import Description, ModelStore
 from sluice.settings import ModelStoreSettings
+
+# EMB looks at the models folder every few seconds, and reads, warms and tests a model before it serves it.
+_PATIENCE: Final = 30.0
+_BETWEEN_LOOKS: Final = 1.0
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -93,6 +101,38 @@ def add(
 
 
 @app.command()
+def distill(
+    name: Annotated[str, typer.Option(help="What to call the new model.")] = "static",
+    source: Annotated[
+        Path | None, typer.Option("--from", exists=True, file_okay=False, help="A converted model; default: built-in.")
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Make a static model out of a converted one: very fast, less exact. Half a minute; see `activate`."""
+    # Its libraries are those of EMB.
+    static = _needed("sluice.embedding_models.static_model", "emb")
+    origin = source or BUILT_IN
+    with _store(folder) as store, TemporaryDirectory() as scratch:
+        made = Path(scratch) / "model"
+        languages = read_model(origin).languages
+        facts = static.distill(origin, made, shipped_texts(languages), len(os.sched_getaffinity(0)))
+        entry = store.add(
+            made,
+            Description(
+                name=name,
+                type="embed",
+                backend="static",
+                dimension=facts.dimension,
+                context=facts.max_tokens,
+                languages=tuple(facts.languages),
+                measured=(("recall_at_10", facts.recall_at_10),),
+            ),
+        )
+    say(f"Recall@10 {facts.recall_at_10:.3f}, of the original {facts.recall_at_10_of_source:.3f}.")
+    show_table(["model", "sha256"], [(entry.key, entry.sha256)])
+
+
+@app.command()
 def verify(
     model: Annotated[str | None, typer.Argument(help="Default: all.")] = None,
     folder: FolderOption = None,
@@ -101,8 +141,8 @@ def verify(
     """Compare size and SHA-256 of the files with what was added. Exit status 1 if any model has changed."""
     with _store(folder) as store:
         manifest = store.manifest()
-        entries = [_entry(manifest, model)] if model else list(manifest.models)
-        wrong = [(entry.key, reason) for entry in entries if (reason := _what_is_wrong(store, entry))]
+        entries = [manifest.named(model)] if model else list(manifest.models)
+        wrong = [(entry.key, reason) for entry in entries if (reason := store.what_is_wrong(entry))]
     if as_json:
         show_json({"verified": len(entries) - len(wrong), "wrong": {str(key): reason for key, reason in wrong}})
     else:
@@ -120,9 +160,10 @@ def activate(
 ) -> None:
     """Let an alias mean this model. Services that run load it beside the old one, test it, and change over."""
     with _store(folder) as store:
-        entry = _entry(store.manifest(), model)
+        entry = store.manifest().named(model)
         after = store.activate(alias, entry.key)
     _say_what_it_means(after, entry.type, alias)
+    _offer_reindex(after, entry.type, alias)
 
 
 @app.command()
@@ -136,6 +177,22 @@ def rollback(
     with _store(folder) as store:
         after = store.rollback(wanted, alias)
     _say_what_it_means(after, wanted, alias)
+    _offer_reindex(after, wanted, alias)
+
+
+@app.command()
+def outdated(as_json: JsonOption = False) -> None:
+    """List the sources with documents that the embedding models of now have not embedded. Asks the API."""
+    with Client(account.load()) as client:
+        found = client.call("GET", "/api/admin/models/outdated")
+    if as_json:
+        show_json(found)
+        return
+    show_table(
+        ["source", "documents", "left behind"],
+        [(each["source"], each["documents"], each["outdated"]) for each in found["sources"]],
+    )
+    _say_what_to_do(found)
 
 
 @app.command()
@@ -152,7 +209,7 @@ def drop(
 def remove(model: ModelArgument, folder: FolderOption = None) -> None:
     """Delete a model that no alias means or can be rolled back to."""
     with _store(folder) as store:
-        entry = _entry(store.manifest(), model)
+        entry = store.manifest().named(model)
         store.remove(entry.key)
     say(f"{entry.key} is gone.")
 
@@ -181,7 +238,8 @@ def _ready_to_run(
     if not is_converted(path):
         with TemporaryDirectory() as scratch:
             converted = Path(scratch) / "model"
-            convert(
+            conversion = _needed("sluice.embedding_models.conversion", "models")
+            conversion.convert(
                 path,
                 converted,
                 texts=texts_of(texts) if texts else shipped_texts(described.languages),
@@ -192,6 +250,16 @@ def _ready_to_run(
             yield converted, _as_converted(converted, described)
         return
     yield path, _as_converted(path, described)
+
+
+def _needed(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"This needs the extra `{extra}` ({error.name} is not installed): pip install 'sluice[{extra}]'.",
+            Exit.NOT_CONFIGURED,
+        ) from error
 
 
 def _as_converted(folder: Path, described: Description) -> Description:
@@ -206,11 +274,6 @@ def _as_converted(folder: Path, described: Description) -> Description:
     )
 
 
-def _entry(manifest: Manifest, model: str) -> ModelEntry:
-    name, _, version = model.partition("@")
-    return manifest.entry(Version(name=name, version=version)) if version else manifest.only_version(name)
-
-
 def _type(given: str) -> ModelType:
     if given == "embed":
         return "embed"
@@ -219,26 +282,54 @@ def _type(given: str) -> ModelType:
     raise CommandError(f"--type is {given}; it can be embed or llm.", Exit.USAGE)
 
 
-def _what_is_wrong(store: ModelStore, entry: ModelEntry) -> str | None:
-    try:
-        store.verified(entry)
-    except SluiceError as error:
-        return error.detail
-    return None
-
-
-def _aliases(manifest: Manifest, entry: ModelEntry) -> Iterator[str]:
-    for name, alias in manifest.aliases.get(entry.type, {}).items():
-        if alias.active == entry.key:
-            yield name
-        elif alias.previous == entry.key:
-            yield f"{name} (previous)"
+def _aliases(manifest: Manifest, entry: ModelEntry) -> list[str]:
+    return [name if role == "active" else f"{name} ({role})" for name, role in manifest.meant_by(entry).items()]
 
 
 def _as_json(manifest: Manifest, entry: ModelEntry) -> dict[str, object]:
-    return {**entry.model_dump(mode="json"), "aliases": list(_aliases(manifest, entry))}
+    return {**entry.model_dump(mode="json"), "aliases": _aliases(manifest, entry)}
 
 
 def _say_what_it_means(manifest: Manifest, kind: ModelType, name: str) -> None:
     alias = manifest.aliases[kind][name]
     show_table(["alias", "type", "model", "previous"], [(name, kind, alias.active, alias.previous)])
+
+
+def _offer_reindex(manifest: Manifest, kind: ModelType, alias: str) -> None:
+    """Tell what an alias of the index leaves behind now that it means another model, if the API can be asked."""
+    if kind != "embed":
+        return
+    try:
+        with Client(account.load()) as client:
+            found = _once_served(client, alias, str(manifest.aliases[kind][alias].active))
+    except CommandError as error:
+        say(f"Which documents it has not embedded is not known here. {error}")
+        found = None
+    if found is None:
+        say("Once EMB serves it, `sluice models outdated` lists the sources to index again.")
+        return
+    for source in found["sources"]:
+        say(f"{source['source']}: {source['outdated']} of {source['documents']} documents are left behind.")
+    _say_what_to_do(found)
+
+
+def _once_served(client: Client, alias: str, model: str) -> dict[str, Any] | None:
+    """What is outdated once EMB serves the model, or None if that takes long."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        found: dict[str, Any] = client.call("GET", "/api/admin/models/outdated")
+        # No document is indexed under an alias that is not there.
+        if found["models"].get(alias, model) == model:
+            return found
+        time.sleep(_BETWEEN_LOOKS)
+    return None
+
+
+def _say_what_to_do(found: dict[str, Any]) -> None:
+    if not found["outdated"]:
+        say(f"All {found['documents']} documents are found by meaning.")
+        return
+    say(
+        f"{found['outdated']} of {found['documents']} documents are found by their words alone until they are indexed "
+        "again: sluice sources reindex SOURCE"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -25,9 +25,15 @@ class Patient:
     sessions: Sessions
     store: ObjectStore
     index: VectorIndex
-    dense: DenseCollection
+    dense: Sequence[DenseCollection]
+    """Where the vectors of each embedding alias belong now."""
     settings: JobSettings
     upsert: Upsert
+
+    @property
+    def collections(self) -> list[str]:
+        """The collections in which each shown chunk belongs."""
+        return [*(dense.name for dense in self.dense), self.index.lexical]
 
 
 def nothing() -> None:

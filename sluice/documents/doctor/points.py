@@ -14,8 +14,10 @@ from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
 from sluice.db.session import tenant_session
+from sluice.documents import indexed
 from sluice.documents.doctor.examination import Look, Patient
 from sluice.documents.models import Chunk, Document, DocumentVersion
+from sluice.documents.repository import chunk_counts
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job
 from sluice.jobs.state import LIVE
@@ -42,7 +44,7 @@ class OrphanedPoints:
 
     def _orphans(self, patient: Patient, session: Session, points: Sequence[IndexedChunk]) -> list[IndexedChunk]:
         shown: set[UUID] = set()
-        if self.collection in (patient.dense.name, patient.index.lexical):
+        if self.collection in patient.collections:
             shown = set(session.scalars(_shown().where(Chunk.id.in_({point.chunk_id for point in points}))))
         suspects = [point for point in points if point.chunk_id not in shown]
         # What is being worked on is neither wanted nor in the way.
@@ -67,7 +69,10 @@ class OrphanedPoints:
 
 @dataclass(frozen=True)
 class MissingPoints:
-    """Chunks that search would show, if the index had them: in the dense collection, the lexical one, or both."""
+    """Chunks that search would show, if the index had them: in the collection of an alias, the lexical one, or several.
+
+    What is found to be whole is written down, so that nobody takes it for left behind by a model.
+    """
 
     store: str = "qdrant"
     kind: str = "missing"
@@ -89,20 +94,35 @@ class MissingPoints:
         if not rows:
             return Look()
         missing = self._missing(patient, [row.id for row in rows])
+        suspect = set(missing)
+        lacking = {row.version_id for row in rows if row.id in suspect}
+        self._note_whole(patient, sorted({row.version_id for row in rows} - lacking))
         following = f"{rows[-1].version_id}:{rows[-1].ordinal}" if len(rows) == _CHUNKS else None
         return Look([str(each) for each in missing], following, partial(self._mend, patient, missing))
 
     def _missing(self, patient: Patient, chunk_ids: list[UUID]) -> list[UUID]:
-        held = [
-            patient.index.held(patient.tenant_id, collection, chunk_ids)
-            for collection in (patient.dense.name, patient.index.lexical)
-        ]
+        held = [patient.index.held(patient.tenant_id, name, chunk_ids) for name in patient.collections]
         suspects = [each for each in chunk_ids if not all(each in one for one in held)]
         if not suspects:
             return []
         # Since the page was read, another version may have taken its place.
         with tenant_session(patient.sessions, patient.tenant_id) as session:
             return list(session.scalars(_shown().where(Chunk.id.in_(suspects)).order_by(Chunk.version_id)))
+
+    def _note_whole(self, patient: Patient, version_ids: list[UUID]) -> None:
+        """Write down which of these versions, some of which may go on on another page, each alias has all of."""
+        models = {dense.alias: dense.model_version for dense in patient.dense}
+        with tenant_session(patient.sessions, patient.tenant_id) as session:
+            not_noted = indexed.not_noted(session, version_ids, models)
+            chunks = chunk_counts(session, [each for versions in not_noted.values() for each in versions])
+        for dense in patient.dense:
+            whole = [
+                version_id
+                for version_id in not_noted.get(dense.alias, ())
+                if patient.index.count_version(patient.tenant_id, dense.name, version_id) == chunks.get(version_id)
+            ]
+            with tenant_session(patient.sessions, patient.tenant_id) as session:
+                indexed.note(session, _still_shown(session, whole), {dense.alias: dense.model_version})
 
     def _mend(self, patient: Patient, missing: list[UUID]) -> None:
         with tenant_session(patient.sessions, patient.tenant_id) as session:
@@ -115,6 +135,17 @@ class MissingPoints:
             session.expunge_all()
         for version, some in groupby(rows, key=lambda row: row.DocumentVersion):
             patient.upsert(version, [row.Chunk for row in some])
+
+
+def _still_shown(session: Session, version_ids: list[UUID]) -> list[UUID]:
+    """Those of the versions that search shows, and nobody replaces or erases before this transaction ends."""
+    shown = session.scalars(
+        select(Document.active_version_id)
+        .where(Document.active_version_id.in_(version_ids), Document.erased_at.is_(None))
+        .order_by(Document.id)
+        .with_for_update(read=True)
+    )
+    return [version_id for version_id in shown if version_id is not None]
 
 
 def _shown() -> Select[UUID]:

@@ -1,0 +1,271 @@
+"""What EMB does with requests that it cannot serve at once.
+
+The numbers are those of the complaints about its peers in `docs/operations.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+
+import httpx
+import pytest
+
+from services.emb import main, model_thread
+from services.emb.catalog import WantedModel
+from tests.integration.emb_served import GatedModel, Served, serving, with_gated_model
+
+
+def test_work_of_a_client_that_left_is_dropped_and_its_place_is_free() -> None:
+    """Complaints 1, 3 and 29."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        leaving = asyncio.create_task(served.embed("nobody waits for this"))
+        await served.until_stats(requests=2)
+        leaving.cancel()
+        await served.until_stats(requests=1, queued_tokens=len("occupied"))
+        served.model.gate.set()
+        assert (await first).status_code == 200
+        assert (await served.embed("after")).status_code == 200
+        assert served.model.batches == [["occupied"], ["after"]]
+
+    with_gated_model(case)
+
+
+def test_a_full_queue_refuses_at_once_says_when_to_come_back_and_recovers() -> None:
+    """Complaints 15 and 16."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        second = asyncio.create_task(served.embed("x" * 1000))
+        await served.until_stats(requests=2, queued_tokens=1008)
+        answers = await asyncio.gather(*(served.embed("y" * 100) for _ in range(5)))
+        assert [answer.status_code for answer in answers] == [429] * 5
+        assert int(answers[0].headers["retry-after"]) >= 1
+        assert answers[0].json()["error"]["type"] == "rate_limit_error"
+        served.model.gate.set()
+        assert [(await each).status_code for each in (first, second)] == [200, 200]
+        assert (await served.embed("y" * 100)).status_code == 200
+
+    with_gated_model(case, queue_tokens=1024)
+
+
+def test_a_request_that_can_never_fit_is_too_large_even_when_nothing_waits() -> None:
+    """Complaint 17."""
+
+    async def case(served: Served) -> None:
+        answer = await served.embed(*["x" * 1000] * 5)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+    with_gated_model(case, queue_tokens=1024)
+
+
+def test_a_request_that_waited_too_long_is_dropped() -> None:
+    """Complaint 31."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        late = await served.embed("too late")
+        assert (late.status_code, late.json()["code"]) == (503, "queue_deadline")
+        assert "retry-after" in late.headers
+        served.model.gate.set()
+        # The model had begun with this one, so its deadline is over.
+        assert (await first).status_code == 200
+        assert served.model.batches == [["occupied"]]
+
+    with_gated_model(case, queue_seconds=0.3)
+
+
+def test_a_question_overtakes_waiting_documents() -> None:
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        documents = asyncio.create_task(served.embed("a document"))
+        await served.until_stats(requests=2)
+        query = asyncio.create_task(served.embed("a query", input_type="query"))
+        await served.until_stats(requests=3)
+        served.model.gate.set()
+        await asyncio.gather(first, documents, query)
+        assert served.model.batches == [["occupied"], ["a query"], ["a document"]]
+
+    with_gated_model(case)
+
+
+def test_a_text_that_breaks_the_model_fails_alone() -> None:
+    async def case(served: Served) -> None:
+        broken = await served.embed("poison")
+        assert broken.status_code == 500
+        assert "breaks" not in broken.text
+        assert (await served.embed("wholesome")).status_code == 200
+
+    with_gated_model(case)
+
+
+def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
+    """Complaint 2."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        draining = asyncio.create_task(served.queue.drain())
+        await served.until_stats(state="draining")
+        assert (await served.embed("new")).status_code == 503
+        assert (await served.http.get("/readyz")).status_code == 503
+        assert (await served.http.get("/healthz")).status_code == 200
+        assert not draining.done()
+        served.model.gate.set()
+        assert (await first).status_code == 200
+        await draining
+
+    with_gated_model(case)
+
+
+def test_while_the_model_is_loaded_the_service_lives_but_is_not_ready() -> None:
+    loaded = threading.Event()
+
+    def load(_: WantedModel) -> GatedModel:
+        loaded.wait()
+        return GatedModel()
+
+    async def case() -> None:
+        async with serving(load) as served:
+            assert (await served.http.get("/healthz")).status_code == 200
+            assert (await served.http.get("/readyz")).status_code == 503
+            early = await served.embed("early")
+            assert (early.status_code, early.json()["code"]) == (503, "loading")
+            loaded.set()
+            await served.until_stats(state="ready")
+            assert (await served.http.get("/readyz")).status_code == 200
+
+    asyncio.run(case())
+
+
+def test_a_model_that_cannot_be_loaded_is_reported() -> None:
+    def load(_: WantedModel) -> GatedModel:
+        raise OSError("the weights are gone")
+
+    async def case() -> None:
+        async with serving(load) as served:
+            await served.until_stats(state="failed")
+            answer = await served.http.get("/readyz")
+            assert answer.status_code == 503
+            assert "could not be loaded" in answer.json()["detail"]
+
+    asyncio.run(case())
+
+
+def test_a_burst_is_served_or_refused_and_never_fails() -> None:
+    """Complaints 8 and 18."""
+
+    async def case(served: Served) -> None:
+        answers = await asyncio.gather(*(served.embed("x" * 50) for _ in range(300)))
+        assert {answer.status_code for answer in answers} <= {200, 429}
+        assert 200 in {answer.status_code for answer in answers}
+        await served.until_stats(requests=0, queued_tokens=0)
+        assert len(served.model.threads) == 1
+
+    with_gated_model(case, queue_tokens=2000)
+
+
+def test_a_list_is_refused_by_its_tokens_as_single_texts_are() -> None:
+    """Complaint 17."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        second = asyncio.create_task(served.embed("x" * 900))
+        await served.until_stats(requests=2, queued_tokens=908)
+        as_list = await served.embed(*["y" * 40] * 4)
+        assert as_list.status_code == 429
+        served.model.gate.set()
+        await asyncio.gather(first, second)
+        # None of its texts went through the model.
+        assert not any(text.startswith("y") for batch in served.model.batches for text in batch)
+
+    with_gated_model(case, queue_tokens=1024)
+
+
+def test_a_stuck_model_is_not_ready_while_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complaints 2, 26 and 31."""
+    monkeypatch.setattr(model_thread, "_FRESH_BEAT_SECONDS", 0.2)
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        await asyncio.sleep(0.4)
+        assert (await served.http.get("/healthz")).status_code == 200
+        answer = await served.http.get("/readyz")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "The model's thread is stuck.")
+        served.model.gate.set()
+        assert (await first).status_code == 200
+
+    with_gated_model(case)
+
+
+def test_the_rest_of_a_long_list_is_dropped_when_its_client_leaves() -> None:
+    """Complaints 1 and 4."""
+
+    async def case(served: Served) -> None:
+        served.model.gate.clear()
+        served.model.busy.clear()
+        leaving = asyncio.create_task(served.embed(*(f"{number:60}" for number in range(20))))
+        await asyncio.to_thread(served.model.busy.wait)
+        leaving.cancel()
+        await served.until_stats(requests=0, queued_tokens=0)
+        served.model.gate.set()
+        assert (await served.embed("after")).status_code == 200
+        assert [len(batch) for batch in served.model.batches] == [1, 1]
+
+    # One text of sixty tokens fills a batch.
+    with_gated_model(case, batch_tokens=64)
+
+
+def test_a_client_that_leaves_does_no_harm_to_those_in_its_batch() -> None:
+    """Complaint 3."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        leaving, staying = (asyncio.create_task(served.embed(text)) for text in ("leaving", "staying"))
+        await served.until_stats(requests=3)
+        await served.let_one_batch_through()
+        leaving.cancel()
+        await served.until_stats(requests=1)
+        served.model.one_by_one = False
+        served.model.gate.set()
+        assert [(await each).status_code for each in (first, staying)] == [200, 200]
+        assert [sorted(batch) for batch in served.model.batches] == [["occupied"], ["leaving", "staying"]]
+
+    with_gated_model(case)
+
+
+def test_health_and_metrics_are_answered_while_many_requests_wait() -> None:
+    """Complaint 7."""
+
+    async def case(served: Served) -> None:
+        first = await served.occupy()
+        waiting = [asyncio.create_task(served.embed("waits")) for _ in range(32)]
+        await served.until_stats(requests=33)
+        for path in ("/healthz", "/readyz", "/metrics", "/v1/models", "/config"):
+            assert (await served.http.get(path, timeout=5)).status_code == 200, path
+        served.model.gate.set()
+        assert {answer.status_code for answer in await asyncio.gather(first, *waiting)} == {200}
+
+    with_gated_model(case)
+
+
+def test_sigterm_ends_the_service_although_the_model_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complaint 2."""
+    monkeypatch.setattr(main, "_CLOSE_SECONDS", 1)
+    monkeypatch.setattr(model_thread, "_FRESH_BEAT_SECONDS", 0.2)
+    model = GatedModel()
+
+    async def run() -> None:
+        async with serving(lambda _: model, drain_seconds=0.5) as served:
+            served.model = model
+            await served.until_stats(state="ready")
+            stuck = await served.occupy()
+            served.server.handle_exit(signal.SIGTERM, None)
+            await served.until_stats(state="draining")
+            with pytest.raises(httpx.HTTPError):
+                (await stuck).raise_for_status()
+        model.gate.set()
+
+    asyncio.run(asyncio.wait_for(run(), timeout=60))
