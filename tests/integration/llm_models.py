@@ -18,8 +18,11 @@ from sluice.testing.service_process import ServiceProcess
 POLLS = 1000
 POLL_SECONDS = 0.02
 CONTEXT = 2048
-TINY_SETTINGS: Final = {"context_tokens": CONTEXT, "reader_seconds": 3}
+# However slow the machine is, what waits is not dropped.
+_PATIENT: Final = {"queue_seconds": 250}
+TINY_SETTINGS: Final = {**_PATIENT, "context_tokens": CONTEXT, "reader_seconds": 3}
 SLOW_SETTINGS: Final = {
+    **_PATIENT,
     "context_tokens": 8192,
     "sequences": 2,
     "queue_requests": 4,
