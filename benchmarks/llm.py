@@ -9,28 +9,23 @@ import itertools
 import os
 import random
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 
 from benchmarks.llm_clients import Timed, ask, percentile, together
+from benchmarks.llm_peer import HOME, llama_cpp_server
 from benchmarks.report import Figure, at_least, at_most, median_ratio, publish
-from benchmarks.subject import ROOT
 from infra.embedded.platform import Platform
 from sluice.model_store.manifest import Version
 from sluice.model_store.store import Description, ModelStore
-from sluice.testing.service_process import ServiceProcess, free_port, running_service
+from sluice.testing.service_process import ServiceProcess, running_service
 from tests.gguf_models import HALF_BILLION, TINY, write_model
 
-CACHE = ROOT / ".sluice-bench" / "llm"
-PEER = "llama-cpp-python[server]==0.3.36"
 THREADS = 2
 ROUNDS = 3
 CLIENTS = 8
@@ -51,11 +46,11 @@ def run(platform: Platform) -> None:
 
 
 def _speed() -> list[Figure]:
-    model = write_model(CACHE / "half-billion.gguf", HALF_BILLION)
+    model = write_model(HOME / "half-billion.gguf", HALF_BILLION)
     settings = {"backend": "llama_cpp", "model_path": model, "threads": THREADS, "context_tokens": 4096}
     with running_service("llm", **settings) as ours:
         figures = [*_decoding(ours.url), *_long_prompt(ours.url), *_shared_beginning(ours.url), *_open_streams(ours)]
-        with _peer(model) as theirs:
+        with llama_cpp_server(model, THREADS) as theirs:
             figures += _against(ours.url, theirs)
     return figures
 
@@ -161,16 +156,17 @@ def _against(ours: str, theirs: str) -> list[Figure]:
 
 def _life() -> list[Figure]:
     """Resident memory after ten exchanges of the model."""
-    store = ModelStore(CACHE / "models")
     names = ("blue", "green")
-    for seed, name in enumerate(names):
-        file = write_model(CACHE / f"{name}.gguf", TINY, seed=seed, name=name)
-        store.add(file, Description(name=name, type="llm", backend="llama_cpp", version="1"))
-    store.activate("default", Version(name="blue", version="1"))
-    os.environ["SLUICE_MODELS_FOLDER"] = str(store.folder)
-    with running_service("llm", backend="manifest", threads=THREADS) as service:
-        after_four = _exchange(service, names, 4)
-        after_ten = _exchange(service, names, 10)
+    with TemporaryDirectory(dir=HOME) as folder:
+        store = ModelStore(Path(folder))
+        for seed, name in enumerate(names):
+            file = write_model(HOME / f"{name}.gguf", TINY, seed=seed, name=name)
+            store.add(file, Description(name=name, type="llm", backend="llama_cpp", version="1"))
+        store.activate("default", Version(name="blue", version="1"))
+        os.environ["SLUICE_MODELS_FOLDER"] = folder
+        with running_service("llm", backend="manifest", threads=THREADS) as service:
+            after_four = _exchange(service, names, 4)
+            after_ten = _exchange(service, names, 10)
     return [
         Figure("resident after four exchanges", after_four / 1024**2, "MB"),
         at_most("after ten more, over that", after_ten / after_four, "x", 1.05),
@@ -192,43 +188,3 @@ def _prompt(tokens: int) -> str:
     """Digits, each of which is a token; no two prompts begin alike."""
     source = random.Random(next(_fresh))  # noqa: S311 - no secret
     return "".join(source.choices("0123456789", k=tokens))
-
-
-@contextmanager
-def _peer(model: Path) -> Iterator[str]:
-    """llama-cpp-python's own server, in an environment of its own."""
-    python = _peer_environment() / "bin" / "python"
-    port = free_port()
-    options = {
-        "model": model, "model_alias": "default", "n_ctx": 4096, "n_threads": THREADS, "n_threads_batch": THREADS,
-        "interrupt_requests": "false", "verbose": "false", "port": port,
-    }  # fmt: skip
-    command = [python, "-m", "llama_cpp.server", *(str(x) for k, v in options.items() for x in (f"--{k}", v))]
-    log = CACHE / "peer.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/v1/models", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _peer_environment() -> Path:
-    place = CACHE / "peer"
-    if not (place / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        # Built from source, unless pip has kept the wheel that this project's own environment was made with.
-        subprocess.run([place / "bin" / "pip", "install", "--quiet", PEER], check=True)
-        (place / "installed").touch()
-    return place
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    while process.poll() is None:
-        try:
-            if httpx.get(url, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.2)
-    raise RuntimeError(f"llama_cpp.server ended:\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")

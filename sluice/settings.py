@@ -360,6 +360,7 @@ class LlmServiceSettings(Settings):
     context_tokens: int = Field(
         8192, ge=256, description="Prompt and answer together, for each sequence; its memory is reserved at the start"
     )
+    models_poll_seconds: float = Field(2.0, gt=0, description="How often the models folder is looked at for changes")
     answer_tokens: int = Field(1024, ge=1, description="Length of an answer at most when the request does not say one")
     inter_token_seconds: float = Field(
         0.05,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -18,11 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.llm.answering import StreamedAnswer, StreamSettings, WholeAnswer
-from services.llm.backends.base import Prompt, Sampling
-from services.llm.faces import ChatFace, Face, TextFace
-from services.llm.generation import Generation
-from services.llm.host import ModelHost, ServedModel
+from services.llm.faces import ChatFace, TextFace
+from services.llm.host import ModelHost
 from services.llm.metrics import LlmMetrics
+from services.llm.requests import Task, require_understood
 from sluice import telemetry
 from sluice.errors import Invalid, NotFound, SluiceError
 from sluice.model_store.manifest import Version
@@ -31,7 +29,6 @@ from sluice.wire.asgi import (
     CLIENT_CLOSED_REQUEST,
     Application,
     ClientGone,
-    Malformed,
     RequestLog,
     json_object,
     problem_for,
@@ -44,28 +41,12 @@ from sluice.wire.completions import (
     CompletionModelCard,
     CompletionModelList,
     CompletionRequest,
+    GenerationParameters,
     TokenizeRequest,
     TokenizeResponse,
 )
 
 RequestT = TypeVar("RequestT", ChatCompletionRequest, CompletionRequest)
-
-# To ignore these would be to answer another request than the one that was made.
-_REFUSED: dict[str, Any] = {
-    "audio": None,
-    "best_of": 1,
-    "echo": False,
-    "function_call": None,
-    "functions": [],
-    "guided_json": None,
-    "logit_bias": {},
-    "logprobs": False,
-    "modalities": ["text"],
-    "n": 1,
-    "suffix": None,
-    "tools": [],
-    "top_logprobs": 0,
-}
 
 
 def create_app(
@@ -116,7 +97,7 @@ class Endpoints:
         """`POST /v1/completions`."""
         wanted = await self._read(request, CompletionRequest)
         messages = [ChatMessage(role="user", content=wanted.prompt)]
-        return self._answer(wanted, Task(wanted, messages, TextFace, self._metrics))
+        return self._answer(wanted, Task(wanted, messages, TextFace, self._metrics, raw=True))
 
     async def tokenize(self, request: Request) -> Response:
         """`POST /tokenize`: how the backend splits a prompt, or the contents of messages."""
@@ -181,9 +162,7 @@ class Endpoints:
 
     async def _read(self, request: Request, kind: type[RequestT]) -> RequestT:
         content = json_object(await read_body(request.stream(), self._settings.max_request_bytes))
-        for name, harmless in _REFUSED.items():
-            if content.get(name) not in (None, harmless):
-                raise Malformed(f"{name} is not supported by this service.", code="unsupported_parameter", param=name)
+        require_understood(content, kind)
         wanted = validated(kind, content)
         self._require_model(wanted.model)
         return wanted
@@ -194,51 +173,11 @@ class Endpoints:
                 f"No model {model!r}; this service has {self._settings.model!r}.", code="model_not_found", param="model"
             )
 
-    def _answer(self, wanted: ChatCompletionRequest | CompletionRequest, task: Task) -> Application:
+    def _answer(self, wanted: GenerationParameters, task: Task) -> Application:
         if not wanted.stream:
             return WholeAnswer(task, self._host, self._metrics)
         stream = StreamSettings(wanted.wants_usage, self._settings.ping_seconds, self._settings.reader_seconds)
         return StreamedAnswer(task, self._host, self._metrics, stream)
-
-
-class Task:
-    """An `AnswerTask`: a request, and the shape of its answer."""
-
-    def __init__(
-        self,
-        wanted: ChatCompletionRequest | CompletionRequest,
-        messages: Sequence[ChatMessage],
-        face: Callable[[Generation], Face],
-        metrics: LlmMetrics,
-    ) -> None:
-        self._wanted = wanted
-        self._messages = messages
-        self._face = face
-        self._metrics = metrics
-
-    async def generation(self, model: ServedModel) -> tuple[Generation, Face]:
-        """Have the model read the request; `Malformed` if it is not in order."""
-        answer = await model.backend.prepare(self._prompt())
-        generation = Generation(model.name, answer, stop=self._wanted.stop, metrics=self._metrics)
-        return generation, self._face(generation)
-
-    def _prompt(self) -> Prompt:
-        wanted = self._wanted
-        return Prompt(
-            self._messages,
-            wanted.documents,
-            raw=isinstance(wanted, CompletionRequest),
-            sampling=_sampling(wanted),
-            max_tokens=wanted.token_limit,
-            response_format=wanted.response_format,
-            grammar=wanted.grammar,
-        )
-
-
-def _sampling(wanted: ChatCompletionRequest | CompletionRequest) -> Sampling:
-    """What the request says; where it says nothing, what `Sampling` says."""
-    names = [each.name for each in fields(Sampling)]
-    return Sampling(**{name: said for name in names if (said := getattr(wanted, name)) is not None})
 
 
 @asynccontextmanager

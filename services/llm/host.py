@@ -22,7 +22,6 @@ from sluice.settings import LlmServiceSettings
 
 _DRAINING_RETRY_SECONDS: Final = 5.0
 _LOADING_RETRY_SECONDS: Final = 5.0
-_FOLLOW_SECONDS: Final = 2.0
 _MEGABYTE: Final = 1024**2
 
 
@@ -115,16 +114,19 @@ class ModelHost:
     async def follow(self) -> None:
         """Activate what the alias means whenever that has changed, for ever."""
         while True:
-            await asyncio.sleep(_FOLLOW_SECONDS)
+            await asyncio.sleep(self._settings.models_poll_seconds)
             if self.state is not State.READY or (now := self._catalog.changed_at()) == self._seen:
                 continue
+            # Not tried again until the manifest changes again: it would fail again.
             self._seen, self._refused = now, None
             try:
                 await self.activate()
             except SluiceError as error:
-                # Not tried again until the manifest changes again: it would fail again.
                 self._refused = error.detail
                 telemetry.logger().error("model.refused", detail=error.detail, code=error.code)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next change must be followed
+                self._refused = f"The model could not be loaded ({type(error).__name__}); the log has the details."
+                telemetry.logger().exception("model.refused")
 
     @contextmanager
     def using(self) -> Iterator[ServedModel]:

@@ -74,12 +74,9 @@ class ResponseFormat(BaseModel):
 
 
 class GenerationParameters(BaseModel):
-    """What chat completions and completions have in common.
+    """What chat completions and completions have in common. What else a request may say is the service's to judge."""
 
-    Unknown members are kept in `model_extra`, so that the service can refuse those that it would have to ignore.
-    """
-
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="ignore")
 
     model: str
     documents: list[Passage] = Field(default=[], max_length=256, description="Extension: passages, best first")
@@ -107,6 +104,11 @@ class GenerationParameters(BaseModel):
         """Whether a stream ends with a chunk that holds the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens that the answer may have."""
+        return self.max_tokens
+
 
 class ChatCompletionRequest(GenerationParameters):
     """`POST /v1/chat/completions`."""
@@ -124,11 +126,6 @@ class CompletionRequest(GenerationParameters):
     """`POST /v1/completions`."""
 
     prompt: str = Field(min_length=1)
-
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens that the answer may have."""
-        return self.max_tokens
 
 
 class PromptTokensDetails(BaseModel):

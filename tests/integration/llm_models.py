@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import httpx
 import pytest
@@ -17,6 +17,23 @@ from sluice.testing.service_process import ServiceProcess
 
 POLLS = 1000
 POLL_SECONDS = 0.02
+CONTEXT = 2048
+# However slow the machine is, what waits is not dropped.
+_PATIENT: Final = {"queue_seconds": 250}
+TINY_SETTINGS: Final = {**_PATIENT, "context_tokens": CONTEXT, "reader_seconds": 3}
+SLOW_SETTINGS: Final = {
+    **_PATIENT,
+    "context_tokens": 8192,
+    "sequences": 2,
+    "queue_requests": 4,
+    "stuck_seconds": 5,
+    "ping_seconds": 0.2,
+}
+# So little fits into the buffers between the two that some hundred pieces of an answer fill them.
+_SMALL_SEGMENT = 536
+_SMALL_BUFFER = 4096
+# A model that is at work writes something between so many looks.
+_PAUSED_POLLS = 20
 
 
 class Llm:
@@ -58,12 +75,28 @@ class Llm:
     @contextmanager
     def connected(self, question: str, **body: Any) -> Iterator[socket.socket]:
         """A request that was sent and whose answer nobody reads; leaving closes the connection."""
-        url = self.http.base_url
         content = json.dumps(request(question, **body)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
-        with socket.create_connection((url.host, url.port or 80)) as connection:
-            connection.sendall(head + content)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        with socket.socket() as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SMALL_SEGMENT)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
+            connection.connect((self.http.base_url.host, self.http.base_url.port))
+            connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
             yield connection
+
+    def tokens_written(self) -> int:
+        return int(self.stats()["model"]["tokens_written_total"])
+
+    def until_nothing_is_written(self) -> int:
+        """Wait until the model pauses; how many tokens it has written by then."""
+        seen: list[int] = []
+
+        def paused(stats: dict[str, Any]) -> bool:
+            seen.append(stats["model"]["tokens_written_total"])
+            return len(seen) > _PAUSED_POLLS and len(set(seen[-_PAUSED_POLLS:])) == 1
+
+        self.until(paused)
+        return seen[-1]
 
 
 def request(question: str, **body: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,21 +45,48 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture
-def store(files: dict[str, Path], tmp_path: Path) -> ModelStore:
+@pytest.fixture(scope="module")
+def pristine(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with all of them, in which `default` means blue."""
-    store = ModelStore(tmp_path / "models")
+    store = ModelStore(tmp_path_factory.mktemp("pristine"))
     for name, file in files.items():
         store.add(file, Description(name=name, type="llm", backend="llama_cpp", version="1"))
     store.activate("default", Version(**BLUE))
+    return store.folder
+
+
+@pytest.fixture(scope="module")
+def service(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModelStore, Llm]]:
+    store = ModelStore(tmp_path_factory.mktemp("models"))
+    _restore(store, pristine)
+    settings = {"backend": "manifest", "context_tokens": 4096, "models_poll_seconds": 0.1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+        with running_service("llm", **settings) as running, Llm(running) as client:
+            yield store, client
+
+
+@pytest.fixture
+def store(service: tuple[ModelStore, Llm], pristine: Path) -> ModelStore:
+    """The models folder of the service, as if no test had touched it, and blue loaded."""
+    store, llm = service
+    _restore(store, pristine)
+    llm.until(lambda s: s["name"] == "blue@1" and not s["refused"] and not s["leaving"])
     return store
 
 
 @pytest.fixture
-def llm(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Llm]:
-    monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
-    with running_service("llm", backend="manifest", context_tokens=4096) as service, Llm(service) as client:
-        yield client
+def llm(service: tuple[ModelStore, Llm], store: ModelStore) -> Llm:
+    assert service[0] is store
+    return service[1]
+
+
+def _restore(store: ModelStore, pristine: Path) -> None:
+    """Models first: what the manifest says is read as soon as it is there."""
+    shutil.copytree(pristine, store.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    fresh = store.folder / ".restored"
+    shutil.copyfile(pristine / "manifest.json", fresh)
+    fresh.replace(store.folder / "manifest.json")
 
 
 def activate(llm: Llm, wanted: dict[str, str] | None = None, alias: str = "default") -> tuple[int, dict[str, str]]:
@@ -140,6 +167,18 @@ def test_a_manifest_that_leads_to_a_broken_model_is_reported_and_the_old_model_g
     assert llm.text(max_tokens=2)
 
 
+def test_a_manifest_that_leads_out_of_the_folder_is_refused_and_the_old_model_goes_on(
+    llm: Llm, store: ModelStore
+) -> None:
+    manifest = store.folder / "manifest.json"
+    path = store.manifest().entry(Version(**GREEN)).path
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace(path, "../../etc/passwd"), encoding="utf-8")
+
+    assert "inside of the models folder" in llm.until(lambda s: s["refused"])["refused"]
+    assert activate(llm, GREEN)[0] == 409
+    assert llm.text(max_tokens=2)
+
+
 def test_models_that_left_give_their_memory_back(llm: Llm) -> None:
     """Complaint 10."""
 
@@ -179,6 +218,42 @@ def test_a_model_for_which_there_is_no_memory_is_refused_with_figures() -> None:
         await host.close()
 
     asyncio.run(case())
+
+
+def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:
+    class Moody(FixedModel):
+        changes = 0
+
+        def changed_at(self) -> tuple[int, int]:
+            return self.changes, 0
+
+        def wanted(self) -> Candidate:
+            if self.changes == 1:
+                raise ZeroDivisionError
+            return Candidate(f"model {self.changes}", lambda: ExtractiveBackend(1000))
+
+    async def until(condition: Callable[[], object]) -> None:
+        for _ in range(1000):
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("it never came to that")
+
+    async def case() -> None:
+        catalog = Moody(Candidate("", lambda: ExtractiveBackend(1)))
+        host = ModelHost(catalog, LlmServiceSettings(models_poll_seconds=0.01), LlmMetrics())
+        await host.start()
+        following = asyncio.create_task(host.follow())
+        catalog.changes = 1
+        await until(lambda: "ZeroDivisionError" in str(host.stats()["refused"]))
+        assert host.current.name == "model 0"
+        catalog.changes = 2
+        await until(lambda: host.current.name == "model 2")
+        following.cancel()
+        await asyncio.wait({following})
+        await host.close()
+
+    asyncio.run(asyncio.wait_for(case(), 30))
 
 
 def test_two_exchanges_at_once_are_one_and_a_refusal() -> None:

@@ -1,11 +1,11 @@
-"""LLM behind a real uvicorn: with a scripted backend for what is hard to provoke, and with the built-in one."""
+"""LLM behind a real uvicorn, with a scripted backend: what is hard to provoke with a model."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from services.llm.catalog import FixedModel
 from services.llm.host import ModelHost
 from services.llm.metrics import LlmMetrics
 from sluice.settings import LlmServiceSettings
-from sluice.testing.service_process import ServiceProcess, free_port, running_service
+from sluice.testing.service_process import free_port
 
 POLL_SECONDS = 0.01
 POLLS = 3000
@@ -210,6 +210,8 @@ def test_a_client_that_leaves_its_stream_frees_the_slot() -> None:
 
 
 def test_a_client_that_leaves_while_the_backend_thinks_frees_the_slot() -> None:
+    """Complaints 1 and 29."""
+
     async def case(served: Served) -> None:
         served.backend.gate.clear()
         for stream in (True, False):
@@ -241,6 +243,8 @@ def test_a_client_that_leaves_the_queue_is_never_served_and_disturbs_nobody(*, s
 
 
 def test_of_six_requests_one_runs_one_waits_and_four_are_refused() -> None:
+    """Complaint 15."""
+
     async def case(served: Served) -> None:
         served.backend.gate.clear()
         running = asyncio.create_task(served.ask("running"))
@@ -257,7 +261,28 @@ def test_of_six_requests_one_runs_one_waits_and_four_are_refused() -> None:
     with_gated_backend(case, queue_requests=1)
 
 
+def test_what_waits_is_counted_in_tokens_those_to_be_written_included() -> None:
+    """Complaint 17."""
+
+    async def case(served: Served) -> None:
+        served.backend.gate.clear()
+        running = asyncio.create_task(served.ask("running", max_tokens=10))
+        await served.until_stats(active=1)
+        waiting = asyncio.create_task(served.ask("four words that wait", max_tokens=50))
+        await served.until_stats(waiting=1, waiting_tokens=54)
+        refused = await served.ask("four words too many", max_tokens=50)
+        assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+        small = asyncio.create_task(served.ask("few words", max_tokens=10))
+        await served.until_stats(waiting=2, waiting_tokens=66)
+        served.backend.gate.set()
+        assert [(await each).status_code for each in (running, waiting, small)] == [200, 200, 200]
+
+    with_gated_backend(case, queue_tokens=100)
+
+
 def test_a_request_that_waited_too_long_is_dropped_with_its_own_status() -> None:
+    """Complaint 31."""
+
     async def case(served: Served) -> None:
         served.backend.gate.clear()
         running = asyncio.create_task(served.ask("running"))
@@ -314,6 +339,8 @@ def test_a_backend_that_breaks_says_so_in_the_stream_and_never_says_done() -> No
 
 
 def test_many_open_streams_leave_the_service_answering() -> None:
+    """Complaint 7."""
+
     async def case(served: Served) -> None:
         served.backend.gate.clear()
         streams = [asyncio.create_task(served.ask(f"stream {n}", stream=True)) for n in range(40)]
@@ -327,6 +354,8 @@ def test_many_open_streams_leave_the_service_answering() -> None:
 
 
 def test_streams_one_after_the_other_and_side_by_side_all_end_properly() -> None:
+    """Complaint 6."""
+
     async def case(served: Served) -> None:
         for _ in range(100):
             assert events((await served.ask("again", stream=True)).text)[-1] == "[DONE]"
@@ -353,89 +382,3 @@ def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:
         await draining
 
     with_gated_backend(case)
-
-
-# The built-in backend, in a process of its own.
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[ServiceProcess]:
-    with running_service("llm") as running:
-        yield running
-
-
-def post(service: ServiceProcess, path: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{service.url}{path}", json={"model": "default", **body}, timeout=60)
-
-
-DOCUMENTS = [{"id": "7", "title": "Locks", "text": "A lock raises boats, e.g. barges. It has two gates."}]
-QUESTION = [{"role": "user", "content": "What does a lock raise?"}]
-
-
-def test_the_built_in_backend_quotes_and_cites_and_says_that_it_is_extractive(service: ServiceProcess) -> None:
-    answer = post(service, "/v1/chat/completions", messages=QUESTION, documents=DOCUMENTS).json()
-    assert answer["choices"][0]["message"]["content"] == "A lock raises boats, e.g. barges. [7]"
-    assert (answer["model"], answer["system_fingerprint"]) == ("extractive", "extractive")
-    assert answer["usage"]["completion_tokens"] == 7
-
-
-def test_a_completion_may_bring_documents_too(service: ServiceProcess) -> None:
-    answer = post(service, "/v1/completions", prompt=QUESTION[0]["content"], documents=DOCUMENTS).json()
-    assert answer["choices"][0]["text"] == "A lock raises boats, e.g. barges. [7]"
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        ({"messages": []}, 422, "invalid"),
-        ({"messages": [{"role": "wizard", "content": "a"}]}, 422, "invalid"),
-        ({"messages": QUESTION, "model": "another"}, 404, "model_not_found"),
-        ({"messages": QUESTION, "n": 2}, 400, "unsupported_parameter"),
-        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "unsupported_parameter"),
-        ({"messages": QUESTION, "response_format": {"type": "json_schema"}}, 400, "unsupported_parameter"),
-        ({"messages": QUESTION, "max_tokens": 0}, 422, "invalid"),
-        ({"messages": [{"role": "user", "content": "word " * 40_000}]}, 400, "context_length_exceeded"),
-        ({"messages": [{"role": "user", "content": "x" * 5_000_000}]}, 413, "too_large"),
-    ],
-)
-def test_a_wrong_request_is_told_what_is_wrong(
-    service: ServiceProcess, body: dict[str, Any], status: int, code: str
-) -> None:
-    answer = post(service, "/v1/chat/completions", **body)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.json()["error"]["message"] == answer.json()["detail"]
-
-
-@pytest.mark.parametrize("harmless", [{"n": 1}, {"tools": []}, {"response_format": {"type": "text"}}, {"user": "me"}])
-def test_parameters_that_change_nothing_are_accepted(service: ServiceProcess, harmless: dict[str, Any]) -> None:
-    assert post(service, "/v1/chat/completions", messages=QUESTION, **harmless).status_code == 200
-
-
-def test_tokenize_counts_as_the_usage_does(service: ServiceProcess) -> None:
-    counted = post(service, "/tokenize", messages=QUESTION).json()["count"]
-    usage = post(service, "/v1/chat/completions", messages=QUESTION).json()["usage"]
-    assert counted == usage["prompt_tokens"] == 5
-    assert post(service, "/tokenize").status_code == 422
-
-
-def test_models_names_the_alias_and_what_is_behind_it(service: ServiceProcess) -> None:
-    (card,) = httpx.get(f"{service.url}/v1/models").json()["data"]
-    assert (card["id"], card["backend"]) == ("default", "extractive")
-
-
-def test_metrics_tell_what_was_done(service: ServiceProcess) -> None:
-    post(service, "/v1/chat/completions", messages=QUESTION)
-    assert 'llm_requests_total{endpoint="chat_completions",status="200"}' in httpx.get(f"{service.url}/metrics").text
-
-
-def test_the_service_needs_no_heavy_library(service: ServiceProcess) -> None:
-    with open(f"/proc/{service.process.pid}/maps", encoding="utf-8") as maps:  # noqa: PTH123 - not a file on disk
-        loaded = maps.read()
-    assert "torch" not in loaded
-    assert "numpy" not in loaded
-
-
-def test_sigterm_ends_an_idle_service_properly() -> None:
-    with running_service("llm") as service:
-        service.terminate()
-        assert service.exit_code() == 0

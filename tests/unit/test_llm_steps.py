@@ -6,7 +6,7 @@ from itertools import groupby
 
 import pytest
 
-from services.llm.backends.llama_cpp.steps import LARGEST_STEP, Pace, Turns
+from services.llm.backends.llama_cpp.steps import LARGEST_STEP, ROWS_AT_ONCE, Pace, Turns
 
 
 def test_short_prompts_are_read_one_after_the_other() -> None:
@@ -49,10 +49,10 @@ def test_nothing_comes_of_nothing(unread: dict[int, int], budget: int) -> None:
 
 
 def a_pace(target: float = 0.05, stuck: float = 15.0) -> Pace:
-    """Learnt: 40 ms for four running answers, and 4 ms for each token of a prompt."""
+    """Learnt: 40 ms for four running answers, and 2 ms for each token of a prompt."""
     pace = Pace(target, stuck)
-    pace.record(writers=4, read=0, seconds=0.040)
-    pace.record(writers=4, read=10, seconds=0.080)
+    pace.record_writing(writers=4, seconds=0.040)
+    pace.record_reading(tokens=16, seconds=0.044)
     return pace
 
 
@@ -62,34 +62,43 @@ def test_nobody_is_disturbed_while_nobody_writes() -> None:
 
 
 def test_beside_running_answers_a_prompt_gets_what_time_is_left() -> None:
-    # Twice the usual 40 ms: 40 ms are left, 4 ms each.
-    assert a_pace().budget(writers=4, readers=1) == 10
-    # The pauses may be 120 ms long: 80 ms are left.
-    assert a_pace(target=0.121).budget(writers=4, readers=1) == 20
+    # A little more than twice the usual 40 ms: 46 ms are left.
+    assert a_pace().budget(writers=4, readers=1) == 16
+    # The pauses may be 130 ms long: 90 ms are left.
+    assert a_pace(target=0.130).budget(writers=4, readers=1) == 32
 
 
 def test_a_prompt_is_read_no_slower_when_others_come() -> None:
-    assert a_pace(target=0.121).budget(writers=4, readers=3) == 60
+    assert a_pace(target=0.130).budget(writers=4, readers=3) >= 3 * 32
+
+
+@pytest.mark.parametrize("target", [0.05, 0.07, 0.1, 0.2, 0.4, 1.0])
+@pytest.mark.parametrize("writers", range(9))
+def test_as_many_tokens_are_read_as_are_computed_at_once(writers: int, target: float) -> None:
+    budget = a_pace(target).budget(writers, readers=1)
+
+    assert budget in {4, 8} or budget % ROWS_AT_ONCE == 0
+    assert 0 < budget <= LARGEST_STEP
 
 
 def test_a_prompt_always_goes_on() -> None:
     slow = Pace(0.05, 15)
-    slow.record(writers=1, read=0, seconds=0.2)
-    slow.record(writers=1, read=1, seconds=2.0)
+    slow.record_writing(writers=1, seconds=0.2)
+    slow.record_reading(tokens=4, seconds=20.0)
 
-    assert slow.budget(writers=1, readers=1) >= 1
+    assert slow.budget(writers=1, readers=1) == 4
 
 
 def test_no_step_is_so_long_that_the_watchdog_would_bark() -> None:
     large = Pace(0.05, stuck_seconds=8)
-    large.record(writers=0, read=256, seconds=25.6)
+    large.record_reading(tokens=256, seconds=26.2)
 
-    assert large.budget(writers=0, readers=1) == 20
+    assert large.budget(writers=0, readers=1) == 8
 
 
 def test_the_pace_follows_the_machine() -> None:
     pace = a_pace()
     for _ in range(30):
-        pace.record(writers=4, read=10, seconds=0.240)
+        pace.record_reading(tokens=16, seconds=0.440)
 
-    assert pace.budget(writers=4, readers=1) < 5
+    assert pace.budget(writers=4, readers=1) == 4

@@ -40,13 +40,14 @@ class LlamaCppBackend:
             self.slots = settings.sequences
             self.context_tokens = min(settings.context_tokens, self._model.trained_context)
             self._answer_tokens = settings.answer_tokens
+            self._threads = settings.threads or usable_threads()
             self._engine = Engine(
                 partial(
                     NativeContext,
                     self._model,
                     sequences=self.slots,
                     context_tokens=self.context_tokens,
-                    threads=settings.threads or usable_threads(),
+                    threads=self._threads,
                 ),
                 self._model,
                 target_seconds=settings.inter_token_seconds,
@@ -76,8 +77,8 @@ class LlamaCppBackend:
         return await loop.run_in_executor(self._readers, self._prepared, prompt, loop)
 
     def stats(self) -> dict[str, float]:
-        """Figures of the owner thread."""
-        return self._engine.stats()
+        """Figures of the owner thread, and how many threads compute."""
+        return {**self._engine.stats(), "threads": self._threads}
 
     async def close(self) -> None:
         """Stop the owner thread, which frees samplers, batch and context; then free the model."""

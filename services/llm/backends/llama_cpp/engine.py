@@ -6,16 +6,17 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final
 
-from services.llm.backends.base import Facts, Sampling
+from services.llm.backends.base import Facts
 from services.llm.backends.llama_cpp.answer import Answer, Order
+from services.llm.backends.llama_cpp.context import Context, Vocabulary
 from services.llm.backends.llama_cpp.errors import DecodeFailed, GrammarExhausted
 from services.llm.backends.llama_cpp.prefixes import SavedStates
-from services.llm.backends.llama_cpp.rows import Row, rows_of
-from services.llm.backends.llama_cpp.seats import Memory, Seats
+from services.llm.backends.llama_cpp.rows import rows_of
+from services.llm.backends.llama_cpp.seats import Seats
 from services.llm.backends.llama_cpp.steps import Pace, Turns
 from services.llm.backends.llama_cpp.stream import Item, Stream
 from sluice import telemetry
@@ -25,39 +26,6 @@ from sluice.errors import SluiceError, TemporarilyUnavailable
 _BEAT_SECONDS: Final = 0.5
 _DONE: Final = 0
 _NO_ROOM: Final = 1
-
-
-class Context(Memory, Protocol):
-    """What the thread computes with: `NativeContext`, or a fake of it."""
-
-    @property
-    def sequences(self) -> int:
-        """How many answers it has room for."""
-
-    def self_test(self) -> None:
-        """Raise what is wrong with it, if anything is."""
-
-    def decode(self, rows: Sequence[Row]) -> int:
-        """Compute a batch. 0: done; 1: no room, nothing changed; anything else: failed."""
-
-    def sampler(self, sampling: Sampling, grammar: str | None) -> Any:
-        """What chooses the tokens of one answer; has `close()`."""
-
-    def sample(self, sampler: Any, row: int) -> int:
-        """The next token after this row of the last batch; `GrammarExhausted` if there is none."""
-
-    def close(self) -> None:
-        """Free it."""
-
-
-class Vocabulary(Protocol):
-    """What tokens mean."""
-
-    def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for."""
-
-    def ends_answer(self, token: int) -> bool:
-        """Whether the model is done."""
 
 
 class Engine:
@@ -133,7 +101,7 @@ class Engine:
             "tokens_written_total": self._written,
             "sequences_busy": len(self._answers),
             "saved_state_bytes": self._states.size,
-            "seconds_per_prompt_token": round(self._pace.read_seconds or 0.0, 6),
+            "seconds_per_prompt_token": round(self._pace.row_seconds or 0.0, 6),
         }
 
     def _run(self) -> None:
@@ -200,39 +168,41 @@ class Engine:
         self._tell(order.stream, [Facts(cached_tokens=reused)])
 
     def _step(self, context: Context) -> None:
-        going_on = sorted(filter(_goes_on, self._answers), key=lambda answer: answer.sequence)
-        if not going_on:
-            return
-        writers = sum(1 for answer in going_on if answer.next_token is not None)
-        unread = {answer.sequence: answer.unread for answer in going_on if answer.unread}
-        parts = self._turns.shares(unread, self._pace.budget(writers, len(unread))) if unread else {}
+        """Every running answer gets its next token; then prompts are read, in what time there is for them.
+
+        In two passes: llama.cpp would take one batch of both apart, and not where its kernels work best.
+        """
         # In the order of their sequences: llama.cpp computes neighbours together.
-        batch = [answer for answer in going_on if answer.next_token is not None or answer.sequence in parts]
+        going_on = sorted(filter(_goes_on, self._answers), key=lambda answer: answer.sequence)
+        writers = [answer for answer in going_on if not answer.unread]
+        if writers and (seconds := self._pass(context, writers, {})) is not None:
+            self._pace.record_writing(len(writers), seconds)
+            self._hand_over()
+        unread = {answer.sequence: answer.unread for answer in going_on if answer.unread}
+        if unread:
+            parts = self._turns.shares(unread, self._pace.budget(len(writers), len(unread)))
+            readers = [answer for answer in going_on if answer.sequence in parts]
+            if (seconds := self._pass(context, readers, parts)) is not None:
+                self._pace.record_reading(sum(parts.values()), seconds)
+
+    def _pass(self, context: Context, batch: list[Answer], parts: Mapping[int, int]) -> float | None:
+        """Compute the next rows of these answers: seconds, or None if that failed, and they with it, and only they."""
         began = time.monotonic()
         rows, last_rows = rows_of(batch, parts)
-        if not self._computed(context, batch, rows):
-            return
-        self._steps += 1
-        for answer, row in zip(batch, last_rows, strict=True):
-            self._go_on(context, answer, parts.get(answer.sequence, 0), row)
-        self._pace.record(writers, sum(parts.values()), time.monotonic() - began)
-
-    def _computed(self, context: Context, batch: list[Answer], rows: list[Row]) -> bool:
-        """Whether the batch is computed. If not, its answers have failed, and only they."""
         outcome = context.decode(rows)
         if outcome == _NO_ROOM and self._seats.clear_free():
             outcome = context.decode(rows)
-        if outcome == _DONE:
-            return True
-        telemetry.logger().error("engine.decode_failed", outcome=outcome, sequences=len(batch), tokens=len(rows))
-        if outcome == _NO_ROOM:
-            error: SluiceError = TemporarilyUnavailable("The model's memory is full.", code="context_full")
-        else:
-            error = DecodeFailed()
-        self._fail(batch, error)
-        for answer in batch:
-            self._seats.clear(answer.sequence)
-        return False
+        if outcome != _DONE:
+            telemetry.logger().error("engine.decode_failed", outcome=outcome, sequences=len(batch), tokens=len(rows))
+            full = TemporarilyUnavailable("The model's memory is full.", code="context_full")
+            self._fail(batch, full if outcome == _NO_ROOM else DecodeFailed())
+            for answer in batch:
+                self._seats.clear(answer.sequence)
+            return None
+        self._steps += 1
+        for answer, row in zip(batch, last_rows, strict=True):
+            self._go_on(context, answer, parts.get(answer.sequence, 0), row)
+        return time.monotonic() - began
 
     def _go_on(self, context: Context, answer: Answer, read: int, row: int) -> None:
         """Note what a step has computed for an answer, and choose its next token if all of its prompt is read."""

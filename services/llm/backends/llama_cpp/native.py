@@ -155,6 +155,7 @@ class NativeContext:
         parameters.no_perf = True
         # Models with a sliding window forget the beginnings that prefix reuse needs, unless told otherwise.
         parameters.swa_full = True
+        # In one memory for all, every token is held against those of the others too (docs/decisions/0030).
         parameters.kv_unified = False
         self._model = model
         self._context = llama_cpp.llama_init_from_model(model.handle, parameters)
@@ -164,7 +165,6 @@ class NativeContext:
                 "SLUICE_LLM_CONTEXT_TOKENS."
             )
         self.sequences = sequences
-        self.context_tokens: int = llama_cpp.llama_n_ctx_seq(self._context)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(LARGEST_STEP + sequences, 0, 1)
 

@@ -39,6 +39,7 @@ class Sampler:
             self._grammar = opened_grammar(vocabulary, grammar)
             self._candidates = np.empty(vocabulary_size, dtype=_TOKEN_DATA)
         self._vocabulary_size = vocabulary_size
+        self._takes_the_best = grammar is None and sampling.temperature <= 0 and not sampling.has_penalties
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for one in _links(sampling, vocabulary_size):
             llama_cpp.llama_sampler_chain_add(self._chain, one)
@@ -54,9 +55,12 @@ class Sampler:
 
     def sample(self, context: Any, row: int) -> int:
         """The next token after this row; `GrammarExhausted` if the grammar allows none."""
+        if self._takes_the_best:
+            # The chain would copy the whole vocabulary first: ten times the work, while all other answers wait.
+            return int(self._logits(context, row).argmax())
         if self._grammar is None:
             return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
-        logits = llama_cpp.llama_get_logits_ith(context, row)
+        logits = self._logits(context, row)
         # To ask the grammar about every token of a large vocabulary takes longer than the model; the best one mostly
         # passes.
         token, allowed = self._chosen(logits, constrained=False)
@@ -69,10 +73,13 @@ class Sampler:
         llama_cpp.llama_sampler_accept(self._chain, token)
         return token
 
+    def _logits(self, context: Any, row: int) -> Any:
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), shape=(self._vocabulary_size,))
+
     def _chosen(self, logits: Any, *, constrained: bool) -> tuple[int, bool]:
         candidates = self._candidates
         candidates["id"] = np.arange(self._vocabulary_size)
-        candidates["logit"] = np.ctypeslib.as_array(logits, shape=(self._vocabulary_size,))
+        candidates["logit"] = logits
         candidates["p"] = 0
         found = _array_of(candidates)
         if constrained:

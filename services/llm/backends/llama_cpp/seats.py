@@ -41,11 +41,6 @@ class Seats:
         """How many answers may still begin."""
         return len(self._free)
 
-    @property
-    def saved_bytes(self) -> int:
-        """Memory that saved states take."""
-        return self._states.size
-
     def take(self, prompt: Sequence[int]) -> tuple[int, int]:
         """A sequence for this prompt, and how many of its first tokens are computed in it already."""
         chosen = place(prompt, self._tokens, self._free, self._states)

@@ -1,7 +1,7 @@
-"""What the next step of the model computes, and how much of a prompt fits into it. Pure.
+"""Which prompt is read next, and how much of it. Pure.
 
-A step is one pass of the model over one batch. Every running answer gets its next token in each step; what is left of
-the time that a step may take goes to the prompts that wait to be read, in equal shares.
+Every running answer gets its next token in each step; what is left of the time that a step may take goes to the prompts
+that wait to be read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ from collections.abc import Mapping
 from typing import Final
 
 LARGEST_STEP: Final = 256
-"""Prompt tokens of a step at most. Larger ones gain nothing (285 tokens/s at 128, 231 at 512) and delay a cancel."""
+"""Prompt tokens of a pass at most. Larger ones gain nothing (285 tokens/s at 128, 231 at 512) and delay a cancel."""
 
 TURN: Final = 256
 """Tokens that a prompt reads at most before the next one has its turn."""
 
-_SMALLEST_STEP: Final = 4
-# Running answers may come half as fast as usual while a prompt is read.
-_SLOW_DOWN: Final = 2.0
+ROWS_AT_ONCE: Final = 16
+"""llama.cpp multiplies sixteen rows of a batch with the weights at once, the rest by fours, and what is left of that
+one by one: each of those takes as long as four."""
+
+_HALF: Final = ROWS_AT_ONCE // 2
+_FEWEST_ROWS: Final = 4
+# A pass takes as long as its rows and so many more: the weights are read from memory for one row as for all.
+_ROWS_OF_A_PASS: Final = 6
+# Running answers may come about half as fast as usual while a prompt is read.
+_SLOW_DOWN: Final = 2.15
 _WEIGHT_OF_NEWEST: Final = 0.3
 # A step is over before four of them would make the watchdog bark.
 _STEPS_PER_BEAT: Final = 4
@@ -68,48 +75,54 @@ class Turns:
 
 
 class Pace:
-    """How fast the model reads and writes on this machine, learnt from the steps that were made."""
+    """How fast the model reads and writes on this machine, learnt from the passes that were made."""
 
     def __init__(self, target_seconds: float, stuck_seconds: float) -> None:
         """`target_seconds`: pauses between tokens up to this long disturb nobody; `stuck_seconds`: the watchdog's."""
         self._target = target_seconds
         self._longest_step = stuck_seconds / _STEPS_PER_BEAT
         self._write_seconds: dict[int, float] = {}
-        self._read_seconds: float | None = None
+        self._row_seconds: float | None = None
 
-    def record(self, writers: int, read: int, seconds: float) -> None:
-        """A step took so long for so many running answers and so many prompt tokens."""
-        if not read:
-            self._write_seconds[writers] = _mixed(self._write_seconds.get(writers), seconds)
-            return
-        for_prompts = max(seconds - self.write_seconds(writers), 0.1 * seconds)
-        self._read_seconds = _mixed(self._read_seconds, for_prompts / read)
+    def record_writing(self, writers: int, seconds: float) -> None:
+        """The next tokens of so many running answers took so long."""
+        self._write_seconds[writers] = _mixed(self._write_seconds.get(writers), seconds)
 
-    def write_seconds(self, writers: int) -> float:
-        """Time of a step that only writes, for so many answers; 0 if nothing is known yet."""
-        if not writers or not self._write_seconds:
-            return 0.0
-        nearest = min(self._write_seconds, key=lambda known: abs(known - writers))
-        return self._write_seconds[nearest]
+    def record_reading(self, tokens: int, seconds: float) -> None:
+        """So many tokens of prompts took so long."""
+        self._row_seconds = _mixed(self._row_seconds, seconds / (tokens + _ROWS_OF_A_PASS))
 
     @property
-    def read_seconds(self) -> float | None:
-        """Time that one more prompt token adds to a step, if known."""
-        return self._read_seconds
+    def row_seconds(self) -> float | None:
+        """Time of one more token of a prompt, if known. It grows with the length of what was read before."""
+        return self._row_seconds
 
     def budget(self, writers: int, readers: int) -> int:
-        """Prompt tokens that the next step may read, for so many prompts beside so many running answers.
+        """Prompt tokens that the next pass may read, for so many prompts beside so many running answers.
 
         Each prompt adds as much time as a single one would, so that it is read no slower when others come; running
         answers wait for all of them.
         """
-        if self._read_seconds is None:
-            return LARGEST_STEP if not writers else 8 * _SMALLEST_STEP
+        if self._row_seconds is None:
+            return ROWS_AT_ONCE if writers else LARGEST_STEP
         seconds = self._longest_step
         if writers:
-            writing = self.write_seconds(writers)
-            seconds = min(readers * (max(self._target, _SLOW_DOWN * writing) - writing), seconds)
-        return max(_SMALLEST_STEP, min(LARGEST_STEP, int(seconds / self._read_seconds)))
+            usual = self._usual_seconds(writers)
+            seconds = min(seconds, readers * (max(self._target, _SLOW_DOWN * usual) - usual))
+        return _whole(min(LARGEST_STEP, int(seconds / self._row_seconds) - _ROWS_OF_A_PASS))
+
+    def _usual_seconds(self, writers: int) -> float:
+        """Time of a pass that writes, for so many answers; 0 if nothing is known yet."""
+        if not self._write_seconds:
+            return 0.0
+        return self._write_seconds[min(self._write_seconds, key=lambda known: abs(known - writers))]
+
+
+def _whole(rows: int) -> int:
+    """The most rows up to so many that are computed at once; a few at least."""
+    if rows >= ROWS_AT_ONCE:
+        return rows - rows % ROWS_AT_ONCE
+    return max(_FEWEST_ROWS, rows - rows % _HALF)
 
 
 def _mixed(known: float | None, newest: float) -> float:

@@ -1,0 +1,99 @@
+"""LLM with a GGUF model, as its own process: what it says, and how it counts."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.integration.llm_models import Llm, chunks, streamed_text
+
+
+def test_the_same_request_has_the_same_answer_and_so_has_the_same_seed(llm: Llm) -> None:
+    assert llm.text(max_tokens=20) == llm.text(max_tokens=20)
+    drawn = {llm.text(max_tokens=20, temperature=1.5, top_k=0, top_p=1, min_p=0, seed=seed) for seed in (1, 1, 2)}
+    assert len(drawn) == 2
+
+
+def test_penalties_change_what_is_written(llm: Llm) -> None:
+    def repeats(text: str) -> int:
+        words = text.split()
+        return len(words) - len(set(words))
+
+    plain = llm.text(max_tokens=100)
+    for penalty in ({"repeat_penalty": 1.8}, {"presence_penalty": 2}, {"frequency_penalty": 2}):
+        assert repeats(llm.text(max_tokens=100, **penalty)) < repeats(plain)
+
+
+def test_an_answer_is_the_same_streamed_and_whole_and_alone_and_in_company(llm: Llm) -> None:
+    alone = llm.text(max_tokens=60)
+
+    with ThreadPoolExecutor(8) as clients:
+        together = list(clients.map(lambda _: llm.ask(stream=True, max_tokens=60).text, range(8)))
+
+    assert [streamed_text(stream) for stream in together] == [alone] * 8
+
+
+def test_characters_come_whole_although_tokens_are_parts_of_them(llm: Llm) -> None:
+    """Complaint 11."""
+    stream = llm.ask(stream=True, max_tokens=200, grammar='root ::= "привет 😀 ∑" "!"')
+
+    pieces = [choice["delta"].get("content", "") for chunk in chunks(stream.text)[:-1] for choice in chunk["choices"]]
+    assert "".join(pieces) == "привет 😀 ∑!"
+    assert "😀" in pieces
+
+
+def test_a_stop_string_is_not_shown_even_in_part(llm: Llm) -> None:
+    """Complaint 11."""
+    answer = llm.ask(stream=True, grammar='root ::= "one two three four"', stop=["ee fo"])
+
+    assert streamed_text(answer.text) == "one two thr"
+    assert chunks(answer.text)[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_usage_tells_what_was_cached_and_is_streamed_to_who_asked(llm: Llm) -> None:
+    """Complaint 12."""
+    question = "A question that nobody asked before. " * 10
+    first, second = (llm.ask(question, max_tokens=4).json()["usage"] for _ in range(2))
+
+    assert first["completion_tokens"] == 4
+    assert first["prompt_tokens_details"]["cached_tokens"] < 30
+    assert second["prompt_tokens_details"]["cached_tokens"] == second["prompt_tokens"] - 1
+    *_, last, done = chunks(llm.ask(stream=True, max_tokens=3, stream_options={"include_usage": True}).text)
+    assert (last["choices"], last["usage"]["completion_tokens"], done) == ([], 3, "[DONE]")
+    assert all("usage" not in chunk for chunk in chunks(llm.ask(stream=True, max_tokens=3).text)[:-1])
+
+
+def test_more_conversations_than_sequences_keep_their_beginnings_in_memory(llm: Llm) -> None:
+    beginnings = [f"Conversation {number}: " + f"{number} words " * 40 for number in range(12)]
+    answers = [llm.text(beginning, max_tokens=8) for beginning in beginnings]
+
+    again = [llm.ask(beginning, max_tokens=8).json() for beginning in beginnings]
+
+    assert all(answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 300 for answer in again)
+    assert [answer["choices"][0]["message"]["content"] for answer in again] == answers
+    assert llm.stats()["model"]["saved_state_bytes"] > 0
+
+
+def test_a_completion_goes_on_from_its_text_without_a_chat_template(llm: Llm) -> None:
+    answer = llm.http.post("/v1/completions", json={"model": "default", "prompt": "The locks", "max_tokens": 4}).json()
+
+    assert answer["usage"]["prompt_tokens"] == len("The| l|o|c|ks".split("|")) + 1
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_json_follows_its_schema(llm: Llm) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["lock", "canal"]}, "boats": {"type": "integer"}, "open": {"type": "boolean"}},
+        "required": ["kind", "boats", "open"],
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "state", "schema": schema}}
+
+    with ThreadPoolExecutor(4) as clients:
+        texts = list(clients.map(lambda n: llm.text(response_format=form, temperature=1, seed=n), range(4)))
+
+    for text in texts:
+        state = json.loads(text)
+        assert state["kind"] in {"lock", "canal"}
+        assert isinstance(state["boats"], int)
+        assert isinstance(state["open"], bool)
