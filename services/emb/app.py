@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +13,6 @@ import numpy as np
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -88,6 +89,8 @@ class Endpoints:
         self._queue = queue
         self._metrics = metrics
         self._since = int(time.time())
+        # Starlette's pool would grow to forty threads under load, which take turns at Python's lock.
+        self._encoding = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encoder")
 
     async def embeddings(self, request: Request) -> Response:
         """`POST /v1/embeddings`."""
@@ -99,7 +102,8 @@ class Endpoints:
         if wanted.dimensions not in (None, backend.dimension):
             raise Invalid(f"This model has {backend.dimension} dimensions and no others.", param="dimensions")
         embedded = await while_connected(request.receive, self._queue.embed(model, wanted.input, wanted.input_type))
-        content = await run_in_threadpool(_response_body, wanted, embedded, backend.version)
+        loop = asyncio.get_running_loop()
+        content = await loop.run_in_executor(self._encoding, _response_body, wanted, embedded, backend.version)
         return Response(content, media_type="application/json")
 
     async def models(self, _: Request) -> Response:
