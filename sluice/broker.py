@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from amqp.exceptions import MessageNacked
 from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
@@ -47,10 +48,12 @@ def work_queues() -> list[Queue]:
 @contextmanager
 def may_be_away(connection: Connection) -> Iterator[None]:
     """Turn what goes wrong on this connection into `TemporarilyUnavailable`."""
+    # Celery publishes through kombu, which wraps connection errors in one of its own that is none of them; a queue that
+    # is full refuses with an error that is neither.
+    others = (OperationalError, MessageNacked, OSError)
     try:
         yield
-    # Celery publishes through kombu, which wraps connection errors in one of its own that is none of them.
-    except (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError) as error:
+    except (*connection.connection_errors, *connection.channel_errors, *others) as error:
         detail = f"The broker does not do what it should ({type(error).__name__}: {error})."
         raise TemporarilyUnavailable(detail, code="broker_unavailable") from error
 

@@ -54,6 +54,7 @@ queue_wait = Histogram(
 _AFTER_A_FAULT: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
 _WITHOUT_ROOM: Final = 0.1
+_TURN_SECONDS: Final = 1.0
 
 
 class Relay:
@@ -210,9 +211,10 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
             if not declared:
                 declare_topology(broker)
                 declared = True
-            while relay.run_once() and not stop.is_set():
-                pass
+            is_behind = _publish_for_a_turn(relay, stop)
             recorder.run_if_due()
+            if is_behind:
+                continue
         except TemporarilyUnavailable as error:
             declared = False
             log.warning("dispatcher.part_away", code=error.code, detail=error.detail)
@@ -228,6 +230,15 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
         bell.wait(patience, for_room=relay.wants_room)
     recorder.close()
     publisher.close()
+
+
+def _publish_for_a_turn(relay: Relay, stop: Event) -> bool:
+    """Publish what is due, for a second at most: all that is done here has its turn. Whether there is more."""
+    ends = time.monotonic() + _TURN_SECONDS
+    while relay.run_once():
+        if stop.is_set() or time.monotonic() >= ends:
+            return True
+    return False
 
 
 def _stop(stop: Event, _: FrameType | None) -> None:

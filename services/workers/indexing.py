@@ -105,7 +105,8 @@ def _embed(
             )
         ).all()
     vectors = {text_hash: _floats(vector) for text_hash, vector in rows}
-    missing = [text_hash for text_hash in text_of if text_hash not in vectors]
+    # In order, so that of two documents with the same passages neither waits for the other's rows and it for ours.
+    missing = sorted(text_of.keys() - vectors.keys())
     if not missing:
         return vectors
     embedder = it.embedders[collection.alias]

@@ -7,17 +7,21 @@ and need not wait until its lease runs out. (Solid Queue and DBOS decide by hear
 from __future__ import annotations
 
 from threading import Lock
+from typing import Any
 from uuid import UUID
 
 import psycopg
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from sluice.db.session import KEEPALIVES
 from sluice.settings import DatabaseSettings, JobSettings
 from sluice.telemetry import logger
 
 # The first of the two keys of our locks; no other use of advisory locks in this database has it.
 _CLASS = 7_201_100
+_PATIENCE_MS = 2_000
+_OPTIONS: Any = KEEPALIVES
 log = logger()
 
 
@@ -56,13 +60,19 @@ class Liveness:
                 self._connection = None
 
     def _take(self) -> psycopg.Connection | None:
+        connection = None
         try:
-            connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+            # Should only our side of the last connection have been cut, the server holds its lock until it notices.
+            connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, options=f"-c lock_timeout={_PATIENCE_MS}", **_OPTIONS
+            )
             if self._number is None:
                 (self._number,) = connection.execute("SELECT nextval('worker_locks')::integer").fetchone() or (None,)
             connection.execute("SELECT pg_advisory_lock(%s, %s)", [_CLASS, self._number])
         except psycopg.Error as error:
             log.warning("liveness.unreachable", error=type(error).__name__)
+            if connection is not None:
+                connection.close()
             return None
         return connection
 

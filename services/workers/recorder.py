@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,12 +18,13 @@ from sqlalchemy.orm import Session
 
 from sluice.broker import DEAD, may_be_away
 from sluice.db.unscoped import UnscopedSessions, unscoped_session
-from sluice.errors import SluiceError, TemporarilyUnavailable
+from sluice.errors import SluiceError
 from sluice.ids import derived_id, new_id
 from sluice.jobs import recovery
 from sluice.jobs.dead_letters import signature_of
 from sluice.jobs.models import DeadLetter, Job, JobStep
 from sluice.settings import BrokerSettings, JobSettings
+from sluice.storable import made_storable
 from sluice.telemetry import logger
 
 log = logger()
@@ -60,7 +62,8 @@ class Recorder:
         try:
             with may_be_away(self._connection):
                 return self._empty(self._connection.default_channel)
-        except TemporarilyUnavailable:
+        except BaseException:
+            # What was taken and not recorded goes back to the queue with its channel.
             self.close()
             raise
 
@@ -79,10 +82,10 @@ class Recorder:
             self._connection = None
 
     def _record(self, message: Message) -> None:
-        headers: Mapping[str, Any] = message.headers or {}
-        death = (headers.get("x-death") or [{}])[0]
+        headers: dict[str, Any] = _storable(message.headers or {})
+        death = _death(headers)
         reason = str(death.get("reason", "unrouted"))
-        queue = str(death.get("queue") or message.delivery_info.get("routing_key") or "")
+        queue = str(death.get("queue") or _storable(message.delivery_info.get("routing_key")) or "")
         body = _as_text(message.body)
         with unscoped_session(self._sessions) as session:
             step = _step_of(session, body)
@@ -125,7 +128,7 @@ def _insert(
         "part": step.part if step else None,
         "attempts": step.attempt if step else 0,
         "error_message": f"RabbitMQ gave the message up: {reason}.",
-        "headers": json.loads(json.dumps(dict(headers), default=str).replace("\\u0000", "")),
+        "headers": headers,
         "body": body,
     }
     added = insert(DeadLetter).values(row).on_conflict_do_nothing(index_elements=["message_id"])
@@ -135,12 +138,38 @@ def _insert(
 def _message_id(message: Message, headers: Mapping[str, Any], body: str) -> str:
     """Its own id; for one without, what it is and when it died, so that the same message is recorded once."""
     own = message.properties.get("message_id") or headers.get("id") or message.properties.get("correlation_id")
-    return str(own)[:100] if own else str(derived_id(body, json.dumps(dict(headers), default=str, sort_keys=True)))
+    return _storable(str(own))[:100] if own else str(derived_id(body, json.dumps(headers, sort_keys=True)))
 
 
 def _as_text(body: Any) -> str:
-    content = bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else str(body).encode()
-    return content[:_LONGEST_BODY].decode("utf-8", errors="replace").replace("\x00", "")
+    content = bytes(body) if isinstance(body, (bytes, bytearray, memoryview)) else str(body).encode(errors="replace")
+    return made_storable(content[:_LONGEST_BODY].decode("utf-8", errors="replace"))
+
+
+def _storable(value: Any) -> Any:
+    """The value as JSON that PostgreSQL takes: anybody may have put anything into the headers of a message."""
+    match value:
+        case str():
+            return made_storable(value)
+        case Mapping():
+            return {made_storable(str(name)): _storable(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_storable(each) for each in value]
+        case None | bool() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case _:
+            return made_storable(str(value))
+
+
+def _death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where and why it died last, as RabbitMQ says; nothing when somebody else has written that header."""
+    match headers.get("x-death"):
+        case [Mapping() as last, *_]:
+            return last
+        case _:
+            return {}
 
 
 def _step_of(session: Session, body: str) -> JobStep | None:

@@ -19,6 +19,7 @@ from sluice.db.session import is_outage, tenant_session
 from sluice.errors import DocumentUnreadable, Invalid, NotFound, SluiceError, TemporarilyUnavailable
 from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim, OwnershipLost
+from sluice.jobs.maintenance import submit_doctor
 from sluice.kill_points import KillPoint, strike
 from sluice.telemetry import bind, logger
 from sluice.wire.messages import RunStep
@@ -44,9 +45,16 @@ _UNKNOWN_STEP: Final = (
 def run_step(message: RunStep, *, redelivered: bool = False) -> None:
     """Claim the step that the message names and run it; do nothing when it is not to be had."""
     it = resources()
-    claim = _patiently(lambda: _claim(it, message))
-    if claim is None and redelivered:
-        claim = _patiently(lambda: _inherit(it, message))
+    try:
+        claim = _patiently(lambda: _claim(it, message))
+        if claim is None and redelivered:
+            claim = _patiently(lambda: _inherit(it, message))
+    except (DBAPIError, PoolTimeoutError) as error:
+        if not is_outage(error):
+            raise
+        # Not the step's fault: the sweeper sends another message for it when PostgreSQL is back.
+        log.warning("step.left_to_sweeper", step_id=str(message.step_id), error=type(error).__name__)
+        return
     if claim is None:
         log.info("step.not_claimed", step_id=str(message.step_id))
         return
@@ -154,12 +162,19 @@ def _record(it: Resources, claim: Claim, outcome: str, error: SluiceError | None
             elif error is not None:
                 claims.retry_later(session, claim, error, it.jobs, blameless=outcome == "postponed")
 
+    forgets = outcome in ("canceled", "failed") and claim.version_id is not None
     try:
-        if outcome in ("canceled", "failed"):
+        if forgets:
             _patiently(lambda: _prove(it, claim))
-            _forget_points(it, claim)
+    except OwnershipLost:
+        return "ownership_lost"
+    if forgets:
+        _forget_points(it, claim)
+    try:
         _patiently(write)
     except OwnershipLost:
+        if forgets:
+            _patiently(lambda: _have_stores_mended(it, claim))
         return "ownership_lost"
     return outcome
 
@@ -169,13 +184,18 @@ def _prove(it: Resources, claim: Claim) -> None:
         claims.prove(session, claim)
 
 
+def _have_stores_mended(it: Resources, claim: Claim) -> None:
+    """The step was lost after it was proved to be ours: a later attempt may have put there what was then deleted."""
+    with tenant_session(it.sessions, claim.tenant_id) as session:
+        submit_doctor(session, claim.tenant_id, it.jobs, repair=True)
+
+
 def _forget_points(it: Resources, claim: Claim) -> None:
     """Free what the version has in the index. Search never showed it, so a fault here costs only space.
 
     While the step is still ours: a later attempt must not lose what it puts there.
     """
-    if claim.version_id is None:
-        return
+    assert claim.version_id is not None  # noqa: S101 - asked before
     try:
         it.index.delete_versions(claim.tenant_id, [claim.version_id])
     except TemporarilyUnavailable as error:

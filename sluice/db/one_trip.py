@@ -100,12 +100,13 @@ class _Trip:
             results.append(result)
         self._libpq.exit_pipeline_mode()
         self.is_under_way = False
-        for name, result in zip(sent, results, strict=True):
+        # A rollback takes back what was done, not what was prepared. The commit may fail too: that is one answer more.
+        for name, result in zip(sent, results, strict=False):
+            if name is not None and result.status == ExecStatus.COMMAND_OK:
+                self._prepared.names.add(name)
+        for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise error_from_result(result)
-            # A rollback takes back what was done, not what was prepared.
-            if name is not None:
-                self._prepared.names.add(name)
         return self._first_row(results[-1])
 
     def prepare_anew(self) -> None:

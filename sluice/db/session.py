@@ -32,6 +32,9 @@ class TenantSession(Session):
 
 
 Sessions = sessionmaker[TenantSession]
+KEEPALIVES: Final = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
+"""What libpq is told, so that a connection whose other end is gone does not stay open."""
+
 _IDLE_SECONDS: Final = 1.0
 
 
@@ -48,7 +51,7 @@ def connect(url: str, pool_size: int = 5) -> Engine:
         max_overflow=0,
         pool_timeout=10,
         pool_recycle=600,
-        connect_args={"connect_timeout": 5, "keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3},
+        connect_args={"connect_timeout": 5, **KEEPALIVES},
     )
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", partial(_ping_if_idle, engine))

@@ -59,7 +59,10 @@ def begin(session: Session, *, tenant_id: UUID, user_id: UUID, key: str, fingerp
         return Ticket(tenant_id, added, 1)
     known = session.scalars(
         select(IdempotencyKey).where(IdempotencyKey.user_id == user_id, IdempotencyKey.key == key).with_for_update()
-    ).one()
+    ).one_or_none()
+    if known is None:
+        # Forgotten between the two looks: the first request was refused, or is too long ago.
+        return begin(session, tenant_id=tenant_id, user_id=user_id, key=key, fingerprint=fingerprint)
     if known.fingerprint != fingerprint:
         raise Invalid(
             f"The Idempotency-Key {key!r} was used for another request. Make a new key for each request, and keep it "

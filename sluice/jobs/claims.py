@@ -29,24 +29,27 @@ from sluice.settings import JobSettings
 
 fence_rejections = Counter("sluice_fence_rejections", "Writes refused because the step belonged to another attempt")
 
-# One statement, because every message pays for it: a round trip each would cost more than the work itself.
-# `gone` is the lock of a process that is known to be dead: its lease need not run out.
+# One statement, because every message pays for it: a round trip each would cost more than the work itself. The step is
+# locked before the job, as everywhere; what was true before either was waited for need not be true any more, so both
+# are looked at again when they are ours. `gone` is the lock of a process that is known to be dead: its lease need not
+# run out.
 _CLAIM: Final = """
-    WITH step AS (
-      UPDATE job_steps s
-      SET state = 'running', attempt = s.attempt + 1, worker = %(worker)s, holder = %(holder)s,
-          lease_until = now() + make_interval(secs => %(lease)s), error_code = NULL
-      FROM jobs j
-      WHERE s.id = %(step_id)s AND j.id = s.job_id
-        AND s.attempt < s.max_attempts AND s.run_after <= now()
-        AND (s.state = 'queued' OR (s.state = 'running' AND (s.lease_until < now() OR s.holder = %(gone)s)))
-        AND j.state IN ('queued', 'running') AND j.cancel_requested_at IS NULL
-      RETURNING s.id, s.tenant_id, s.job_id, s.step, s.part, s.attempt, s.checkpoint,
-                j.document_id, j.version_id, j.options
+    WITH held AS MATERIALIZED (
+      SELECT id, job_id FROM job_steps
+      WHERE id = %(step_id)s AND attempt < max_attempts AND run_after <= now()
+        AND (state = 'queued' OR (state = 'running' AND (lease_until < now() OR holder = %(gone)s)))
+      FOR UPDATE
     ), job AS (
       UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now()), error_code = NULL,
                       error_detail = NULL, revision = revision + 1, updated_at = now()
-      WHERE id = (SELECT job_id FROM step)
+      WHERE id = (SELECT job_id FROM held) AND state IN ('queued', 'running') AND cancel_requested_at IS NULL
+      RETURNING document_id, version_id, options
+    ), step AS (
+      UPDATE job_steps
+      SET state = 'running', attempt = attempt + 1, worker = %(worker)s, holder = %(holder)s,
+          lease_until = now() + make_interval(secs => %(lease)s), error_code = NULL
+      WHERE id = (SELECT id FROM held) AND EXISTS (SELECT FROM job)
+      RETURNING id, tenant_id, job_id, step, part, attempt, checkpoint
     ), lost AS (
       UPDATE job_attempts SET ended_at = now(), outcome = 'lost', error_code = 'worker_lost'
       WHERE step_id = (SELECT id FROM step) AND ended_at IS NULL
@@ -54,9 +57,9 @@ _CLAIM: Final = """
       INSERT INTO job_attempts (id, tenant_id, step_id, attempt, worker)
       SELECT %(attempt_id)s, tenant_id, id, attempt, %(worker)s FROM step
     )
-    SELECT * FROM step
+    SELECT * FROM step, job
     """
-# The step is locked before the job, as everywhere, and changed only when the job is: all of it happens or nothing.
+# As above: the step is changed only when the job is, so all of it happens or nothing.
 _FINISH: Final = """
     WITH held AS MATERIALIZED (
       SELECT id, job_id FROM job_steps

@@ -46,6 +46,8 @@ def _die_once(lab: Lab, customer: Customer) -> None:
     arm(lab.kill_points, _POINT)
     customer.upload()
     until(lambda: not is_armed(lab.kill_points, _POINT, "any"), PATIENCE_SECONDS, "the relay was killed")
+    # It comes back before it dies again: else it would die of the same message each time.
+    until(lambda: lab.unpublished(customer) == 0, PATIENCE_SECONDS, "what was not marked was published again")
 
 
 def _longest_wait(lab: Lab, customer: Customer) -> float:

@@ -111,11 +111,19 @@ def _send_garbage(lab: Lab) -> tuple[int, int]:
     broker.publish_raw(b"\x80\x04K\x01.", content_type="application/x-python-serialize", content_encoding="binary")
     # Without an id of its own, a message is known by what it says.
     broker.publish_raw(uuid4().bytes, routing_key=_NOWHERE, content_type=json, content_encoding="utf-8")
+    # What is in the headers comes from strangers too, and must fit into PostgreSQL.
+    for headers in (
+        {"text": "a literal \\u0000, and a \x00"},
+        {"number": float("nan"), "deep": [{"half a pair": "\ud800"}]},
+        {"x-death": "not a list"},
+    ):
+        broker.publish_raw(uuid4().bytes, routing_key=_NOWHERE, content_type=json, headers=headers)
+    broker.publish_raw(b"{}", routing_key=_NOWHERE, content_type=json, message_id=f"\x00{uuid4()}")
     publisher = broker.publisher()
     publisher.publish(queue=INGEST, task="jobs.unheard_of", message_id=str(uuid4()), body={}, headers={})
     publisher.publish(queue=INGEST, task="jobs.run_step", message_id=str(uuid4()), body={"step_id": 7}, headers={})
     publisher.close()
-    sent = 7
+    sent = 11
     until(lambda: _nobodys(lab) >= before + sent, PATIENCE_SECONDS, "every message was recorded")
     return sent, _nobodys(lab) - before
 

@@ -95,5 +95,15 @@ class Bench:
         """Let the lease run out, as if the worker had been silent for a minute."""
         self.set(step_id, lease_until=func.now() - text("interval '1 second'"))
 
+    def wait_until_blocked(self) -> None:
+        """Return once a transaction waits for a lock that another one has."""
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        for _ in range(2_000):
+            with self.session() as session:
+                if session.scalar(waiting):
+                    return
+                session.execute(text("SELECT pg_sleep(0.005)"))
+        raise AssertionError("Nobody waits for a lock.")
+
     def as_dispatcher(self) -> AbstractContextManager[Session]:
         return unscoped_session(self.stores.unscoped)

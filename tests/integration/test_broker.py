@@ -8,8 +8,10 @@ from contextlib import closing
 from threading import Thread
 
 import pytest
+from amqp.exceptions import MessageNacked
+from kombu.connection import Connection
 
-from sluice.broker import URGENT, Publisher, declare_topology
+from sluice.broker import URGENT, Publisher, declare_topology, may_be_away
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import BrokerSettings
 
@@ -58,6 +60,11 @@ def test_a_broker_that_is_not_there_is_temporarily_unavailable(nobody: BrokerSet
         declare_topology(nobody)
 
     assert refused.value.code == "broker_unavailable"
+
+
+def test_a_queue_that_is_full_is_temporarily_unavailable(nobody: BrokerSettings) -> None:
+    with pytest.raises(TemporarilyUnavailable), may_be_away(Connection(nobody.url.get_secret_value())):
+        raise MessageNacked
 
 
 def _at(port: int) -> BrokerSettings:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import delete, func, insert, select
 
 from sluice.errors import Conflict, Invalid, SluiceError
 from sluice.identity import audit
@@ -307,20 +307,9 @@ def test_a_job_that_ends_between_the_count_and_the_change_is_skipped(bench: Benc
         # The bulk action has counted all three when it comes to this one, and waits.
         holder.execute(select(JobStep.id).where(JobStep.job_id == ids[1]).with_for_update())
         running = other.submit(change, bench, JobFilter(kind="test"), Action.CANCEL, 3)
-        wait_until_blocked(bench)
+        bench.wait_until_blocked()
         actions.cancel(holder, ids[1])
         holder.commit()
         outcome = running.result(timeout=30)
 
     assert outcome == Outcome(matching=3, changed=2, skipped=1)
-
-
-def wait_until_blocked(bench: Bench) -> None:
-    """Return once a transaction waits for a lock that another one has."""
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    for _ in range(2_000):
-        with bench.session() as session:
-            if session.scalar(waiting):
-                return
-            session.execute(text("SELECT pg_sleep(0.005)"))
-    pytest.fail("nobody waits")

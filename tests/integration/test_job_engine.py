@@ -13,9 +13,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from sluice.errors import Conflict, SluiceError, TemporarilyUnavailable
+from sluice.errors import Conflict, Invalid, SluiceError, TemporarilyUnavailable
 from sluice.identity.roles import Role
-from sluice.jobs import actions, claims, dispatch, recovery, repository
+from sluice.jobs import actions, claims, dispatch, endings, recovery, repository
 from sluice.jobs.claims import Claim, OwnershipLost
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
 from sluice.jobs.state import Action, JobState
@@ -302,6 +302,32 @@ def test_the_last_of_many_parts_that_end_at_once_knows_that_it_is_the_last(bench
     assert sorted(last) == [False] * 7 + [True]
     assert (job.parts_done, job.parts_total) == (8, 8)
     assert (job.done, job.total) == (80, 80)
+
+
+def test_a_claim_that_waited_while_its_job_failed_does_not_bring_it_back(bench: Bench) -> None:
+    claim = bench.claimed(bench.submit())
+    with bench.session() as session:
+        parts = [bench.step(part) for part in range(2)]
+        for part in parts:
+            part.job_id, part.tenant_id = claim.job_id, claim.tenant_id
+        claims.fan_out(session, claim, parts, stage="embed", total=2)
+        first, second = (part.id for part in parts)
+    failing = bench.claimed(first)
+    bench.claimed(second)
+    bench.expire(second)
+
+    with bench.session() as session, ThreadPoolExecutor(1) as other:
+        endings.hold(session, claim.job_id)
+        late = other.submit(bench.claim, second, "second")
+        bench.wait_until_blocked()
+        claims.fail(session, failing, Invalid("no", code="no"))
+        session.commit()
+        taken = late.result(timeout=30)
+
+    job = bench.job_of(second)
+    assert taken is None
+    assert (job.state, job.error_code) == (JobState.FAILED, "no")
+    assert bench.attempts(second) == [(1, "first", None)]
 
 
 def test_every_part_has_its_message_in_the_transaction_that_made_it(bench: Bench) -> None:

@@ -87,6 +87,21 @@ def test_after_an_error_nothing_is_changed_and_the_connection_goes_on(sessions: 
     assert _backend(sessions) == before
 
 
+def test_an_error_that_comes_with_the_commit_is_one_of_sqlalchemys(variables: dict[str, str], bench: Bench) -> None:
+    owner = create_sessions(DatabaseSettings(url=variables["SLUICE_DATABASE_OWNER_URL"], pool_size=1))
+    table = f"once_{uuid4().hex}"
+    with tenant_session(owner, bench.tenant_id) as session:
+        session.execute(text(f"CREATE TABLE {table} (number integer UNIQUE DEFERRABLE INITIALLY DEFERRED)"))
+    try:
+        with pytest.raises(IntegrityError):
+            in_one_trip(owner, bench.tenant_id, f"INSERT INTO {table} VALUES (1), (1)", {})  # noqa: S608
+        assert in_one_trip(owner, bench.tenant_id, f"SELECT count(*) AS number FROM {table}", {}).number == 0  # noqa: S608
+    finally:
+        with tenant_session(owner, bench.tenant_id) as session:
+            session.execute(text(f"DROP TABLE {table}"))
+        owner.kw["bind"].dispose()
+
+
 def test_a_statement_that_postgresql_does_not_understand_is_no_outage(sessions: Sessions, bench: Bench) -> None:
     for _ in range(2):
         with pytest.raises(DBAPIError, match="syntax error") as raised:
