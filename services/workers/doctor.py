@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from services.workers import indexing
@@ -15,7 +16,7 @@ from sluice.documents.doctor.points import MissingPoints, OrphanedPoints
 from sluice.documents.doctor.rows import ExpiredUploads, HalfErased, Incomplete, LeftOverChunks, StuckJobs
 from sluice.documents.models import Chunk, DocumentVersion
 from sluice.jobs import claims
-from sluice.jobs.claims import Claim
+from sluice.jobs.claims import Canceled, Claim
 from sluice.jobs.maintenance import next_step
 
 _SAMPLES: Final = 5
@@ -52,8 +53,10 @@ def doctor(it: Resources, claim: Claim, lease: Lease) -> None:
 
 def _patient(it: Resources, claim: Claim) -> Patient:
     def upsert(version: DocumentVersion, chunks: list[Chunk]) -> None:
-        for batch in indexing.by_tokens(it, chunks):
-            indexing.upsert_chunks(it, claim, version, batch)
+        # A document that was erased since the look needs no points any more.
+        with suppress(Canceled):
+            for batch in indexing.by_tokens(it, chunks):
+                indexing.upsert_chunks(it, claim, version, batch)
 
     return Patient(claim.tenant_id, it.sessions, it.store, it.index, it.dense_collections(), it.jobs, upsert)
 
