@@ -11,7 +11,7 @@ import json
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -25,62 +25,10 @@ from sluice.ids import new_id
 from sluice.jobs import endings, outbox
 from sluice.jobs.models import Job, JobAttempt, JobStep
 from sluice.jobs.state import LIVE, JobState
+from sluice.jobs.statements import CLAIM, FINISH
 from sluice.settings import JobSettings
 
 fence_rejections = Counter("sluice_fence_rejections", "Writes refused because the step belonged to another attempt")
-
-# One statement, because every message pays for it: a round trip each would cost more than the work itself. The step is
-# locked before the job, as everywhere; what was true before either was waited for need not be true any more, so both
-# are looked at again when they are ours. `gone` is the lock of a process that is known to be dead: its lease need not
-# run out.
-_CLAIM: Final = """
-    WITH held AS MATERIALIZED (
-      SELECT id, job_id FROM job_steps
-      WHERE id = %(step_id)s AND attempt < max_attempts AND run_after <= now()
-        AND (state = 'queued' OR (state = 'running' AND (lease_until < now() OR holder = %(gone)s)))
-      FOR UPDATE
-    ), job AS (
-      UPDATE jobs SET state = 'running', started_at = coalesce(started_at, now()), error_code = NULL,
-                      error_detail = NULL, revision = revision + 1, updated_at = now()
-      WHERE id = (SELECT job_id FROM held) AND state IN ('queued', 'running') AND cancel_requested_at IS NULL
-      RETURNING document_id, version_id, options
-    ), step AS (
-      UPDATE job_steps
-      SET state = 'running', attempt = attempt + 1, worker = %(worker)s, holder = %(holder)s,
-          lease_until = now() + make_interval(secs => %(lease)s), error_code = NULL
-      WHERE id = (SELECT id FROM held) AND EXISTS (SELECT FROM job)
-      RETURNING id, tenant_id, job_id, step, part, attempt, checkpoint
-    ), lost AS (
-      UPDATE job_attempts SET ended_at = now(), outcome = 'lost', error_code = 'worker_lost'
-      WHERE step_id = (SELECT id FROM step) AND ended_at IS NULL
-    ), begun AS (
-      INSERT INTO job_attempts (id, tenant_id, step_id, attempt, worker)
-      SELECT %(attempt_id)s, tenant_id, id, attempt, %(worker)s FROM step
-    )
-    SELECT * FROM step, job
-    """
-# As above: the step is changed only when the job is, so all of it happens or nothing.
-_FINISH: Final = """
-    WITH held AS MATERIALIZED (
-      SELECT id, job_id FROM job_steps
-      WHERE id = %(step_id)s AND attempt = %(attempt)s AND state = 'running'
-      FOR UPDATE
-    ), job AS (
-      UPDATE jobs SET state = 'ready', finished_at = now(), result = coalesce(cast(%(result)s AS jsonb), result),
-                      revision = revision + 1, updated_at = now()
-      WHERE id = (SELECT job_id FROM held) AND state = 'running' AND cancel_requested_at IS NULL
-      RETURNING id
-    ), step AS (
-      UPDATE job_steps SET state = 'ready', lease_until = NULL
-      WHERE id = (SELECT id FROM held) AND EXISTS (SELECT FROM job)
-      RETURNING id
-    ), ended AS (
-      UPDATE job_attempts SET ended_at = now(), outcome = 'ready'
-      WHERE step_id = (SELECT id FROM step) AND attempt = %(attempt)s
-    )
-    SELECT (SELECT count(*) FROM held) AS steps, (SELECT count(*) FROM job) AS jobs,
-           CASE WHEN %(tell)s THEN pg_notify(%(channel)s, '') END
-    """
 
 
 class OwnershipLost(SluiceError):
@@ -126,7 +74,7 @@ def claim(
     `holder` is the lock that this process holds while it lives; `gone` one whose process is known to be dead.
     """
     facts = _claiming(step_id, worker, settings, holder=holder, gone=gone)
-    return _claimed(_execute(session, _CLAIM, facts).one_or_none(), worker)
+    return _claimed(_execute(session, CLAIM, facts).one_or_none(), worker)
 
 
 def claim_at_once(
@@ -134,7 +82,7 @@ def claim_at_once(
 ) -> Claim | None:
     """As `claim`, in a transaction of its own that takes one round trip: what every message begins with."""
     facts = _claiming(step_id, worker, settings, holder=holder)
-    return _claimed(in_one_trip(sessions, tenant_id, _CLAIM, facts), worker)
+    return _claimed(in_one_trip(sessions, tenant_id, CLAIM, facts), worker)
 
 
 def _claiming(
@@ -254,12 +202,12 @@ def finish_part(session: Session, claim: Claim) -> bool:
 
 def finish(session: Session, claim: Claim, result: dict[str, Any] | None = None) -> None:
     """End the step and its job: `ready`, with what came of it, unless somebody asked for it to stop before."""
-    _finished(_execute(session, _FINISH, _finishing(claim, result)).one(), claim)
+    _finished(_execute(session, FINISH, _finishing(claim, result)).one(), claim)
 
 
 def finish_at_once(sessions: Sessions, claim: Claim, result: dict[str, Any] | None = None) -> None:
     """As `finish`, in a transaction of its own that takes one round trip."""
-    _finished(in_one_trip(sessions, claim.tenant_id, _FINISH, _finishing(claim, result)), claim)
+    _finished(in_one_trip(sessions, claim.tenant_id, FINISH, _finishing(claim, result)), claim)
 
 
 def _finishing(claim: Claim, result: dict[str, Any] | None) -> dict[str, Any]:

@@ -281,13 +281,7 @@ def test_a_failed_job_is_tried_again_from_its_checkpoint_and_its_attempts_go_on_
 
 
 def test_the_last_of_many_parts_that_end_at_once_knows_that_it_is_the_last(bench: Bench) -> None:
-    claim = bench.claimed(bench.submit())
-    with bench.session() as session:
-        parts = [bench.step(part) for part in range(8)]
-        for part in parts:
-            part.job_id, part.tenant_id = claim.job_id, claim.tenant_id
-        claims.fan_out(session, claim, parts, stage="embed", total=80)
-        ids = [part.id for part in parts]
+    ids = _fanned_out(bench, 8, total=80)
     owned = [bench.claimed(step_id, f"worker-{step_id}") for step_id in ids]
 
     def end(part: Claim) -> bool:
@@ -305,19 +299,13 @@ def test_the_last_of_many_parts_that_end_at_once_knows_that_it_is_the_last(bench
 
 
 def test_a_claim_that_waited_while_its_job_failed_does_not_bring_it_back(bench: Bench) -> None:
-    claim = bench.claimed(bench.submit())
-    with bench.session() as session:
-        parts = [bench.step(part) for part in range(2)]
-        for part in parts:
-            part.job_id, part.tenant_id = claim.job_id, claim.tenant_id
-        claims.fan_out(session, claim, parts, stage="embed", total=2)
-        first, second = (part.id for part in parts)
+    first, second = _fanned_out(bench, 2, total=2)
     failing = bench.claimed(first)
     bench.claimed(second)
     bench.expire(second)
 
     with bench.session() as session, ThreadPoolExecutor(1) as other:
-        endings.hold(session, claim.job_id)
+        endings.hold(session, failing.job_id)
         late = other.submit(bench.claim, second, "second")
         bench.wait_until_blocked()
         claims.fail(session, failing, Invalid("no", code="no"))
@@ -403,3 +391,14 @@ def test_a_cancellation_does_not_wait_for_a_dispatcher_that_waits_for_the_broker
     assert [one.published_at is not None for one in bench.messages(step_id)] == [True]
     assert bench.claim(step_id) is None
     assert bench.read(step_id).state is JobState.CANCELED
+
+
+def _fanned_out(bench: Bench, number: int, *, total: int) -> list[UUID]:
+    """The steps of a new job whose work was handed to so many parts."""
+    claim = bench.claimed(bench.submit())
+    with bench.session() as session:
+        parts = [bench.step(part) for part in range(number)]
+        for part in parts:
+            part.job_id, part.tenant_id = claim.job_id, claim.tenant_id
+        claims.fan_out(session, claim, parts, stage="embed", total=total)
+        return [part.id for part in parts]
