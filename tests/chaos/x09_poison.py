@@ -118,7 +118,7 @@ def _send_garbage(lab: Lab) -> tuple[int, int]:
         {"x-death": "not a list"},
     ):
         broker.publish_raw(uuid4().bytes, routing_key=_NOWHERE, content_type=json, headers=headers)
-    broker.publish_raw(b"{}", routing_key=_NOWHERE, content_type=json, message_id=f"\x00{uuid4()}")
+    broker.publish_raw(b"{}", routing_key=_NOWHERE, content_type=json, properties={"message_id": f"\x00{uuid4()}"})
     publisher = broker.publisher()
     publisher.publish(queue=INGEST, task="jobs.unheard_of", message_id=str(uuid4()), body={}, headers={})
     publisher.publish(queue=INGEST, task="jobs.run_step", message_id=str(uuid4()), body={"step_id": 7}, headers={})
