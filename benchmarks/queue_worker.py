@@ -58,8 +58,8 @@ def main() -> None:
 
 def _our_app(note: Any) -> Celery:
     from services.workers.app import create_app  # noqa: PLC0415 - plain Celery pays for nothing of ours
-    from services.workers.tasks import STEPS  # noqa: PLC0415
-    from sluice.jobs import claims  # noqa: PLC0415
+    from services.workers.tasks import STEPS  # noqa: PLC0415 - likewise
+    from sluice.jobs import claims  # noqa: PLC0415 - likewise
 
     def nothing(it: Any, claim: claims.Claim, _: Any) -> None:
         note(claim.options["made"])
