@@ -56,9 +56,9 @@ def run(platform: Platform) -> None:
     """Measure, print, write."""
     side = Side(platform)
     ours, plain, our_waits, plain_waits = [], [], [], []
-    with away(platform, "worker"):
+    with platform.away("worker"):
         before = side.postgres()
-        with away(platform, "dispatcher"), generous_dispatcher(side.variables):
+        with platform.away("dispatcher"), generous_dispatcher(side.variables):
             for number in range(PAIRS):
                 print(f"  pair {number + 1} of {PAIRS}")
                 plain.append(drained("plain", side.variables, lambda: side.publish_plain(MESSAGES)))
@@ -180,16 +180,6 @@ def waits(variant: str, variables: dict[str, str], send: Callable[[int], None]) 
             time.sleep(max(due - time.monotonic(), 0))
             send(1)
         return [(began - made) * 1000 for began, made in wait_for(completions, ARRIVALS + 2)[2:]]
-
-
-@contextmanager
-def away(platform: Platform, name: str) -> Iterator[None]:
-    """Without this part of the platform."""
-    platform.stop(name)
-    try:
-        yield
-    finally:
-        platform.start(name)
 
 
 @contextmanager

@@ -95,6 +95,15 @@ class Platform:
             self._require_supervisor()
             self._descend([part])
 
+    @contextmanager
+    def away(self, name: str) -> Iterator[None]:
+        """Without this part inside the block; it comes back whatever happens there."""
+        self.stop(name)
+        try:
+            yield
+        finally:
+            self.start(name)
+
     def restart(self, name: str) -> None:
         """Stop one part gracefully and start it again."""
         self.stop(name)

@@ -116,8 +116,12 @@ class Sweeper:
         with unscoped_session(self._sessions) as session:
             if not recovery.lead_sweeping(session):
                 return
-            expired = recovery.requeue_expired(session)
+            silent = recovery.silent_jobs(session)
             undelivered = recovery.requeue_undelivered(session, self._settings)
+        expired = 0
+        for job_id in silent:
+            with unscoped_session(self._sessions) as session:
+                expired += recovery.requeue_expired(session, job_id)
         for reason, number in (("lease_expired", expired), ("undelivered", undelivered)):
             requeued.labels(reason).inc(number)
             if number:

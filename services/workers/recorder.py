@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from sluice.broker import DEAD, may_be_away
+from sluice.broker import DEAD, QUEUES, declare_topology, may_be_away
 from sluice.db.unscoped import UnscopedSessions, unscoped_session
 from sluice.errors import SluiceError
 from sluice.ids import derived_id, new_id
@@ -30,6 +30,8 @@ from sluice.telemetry import logger
 log = logger()
 recorded = Counter("sluice_dead_letters", "Dead letters of the broker, recorded", ["reason"])
 _AT_ONCE: Final = 100
+# The reason of what has died in no queue, because there was none for it.
+_UNROUTED: Final = "unrouted"
 _EVERY_SECONDS: Final = 1.0
 _LONGEST_BODY: Final = 4_000
 _REFUSED: Final = (
@@ -43,7 +45,7 @@ class Recorder:
 
     def __init__(self, sessions: UnscopedSessions, broker: BrokerSettings, settings: JobSettings) -> None:
         self._sessions = sessions
-        self._url = broker.url.get_secret_value()
+        self._broker = broker
         self._settings = settings
         self._connection: Connection | None = None
         self._next = 0.0
@@ -58,7 +60,9 @@ class Recorder:
         """Record what is there; how many. `TemporarilyUnavailable` when the broker is away."""
         if self._connection is None:
             limits = {"read_timeout": 10, "write_timeout": 10}
-            self._connection = Connection(self._url, connect_timeout=5, transport_options=limits)
+            self._connection = Connection(
+                self._broker.url.get_secret_value(), connect_timeout=5, transport_options=limits
+            )
         try:
             with may_be_away(self._connection):
                 return self._empty(self._connection.default_channel)
@@ -84,14 +88,21 @@ class Recorder:
     def _record(self, message: Message) -> None:
         headers: dict[str, Any] = _storable(message.headers or {})
         death = _death(headers)
-        reason = str(death.get("reason", "unrouted"))
+        reason = str(death.get("reason", _UNROUTED))
         queue = str(death.get("queue") or _storable(message.delivery_info.get("routing_key")) or "")
         body = _as_text(message.body)
+        # Somebody has deleted a queue: it is made anew, and the step is not to blame. One that this code does not know
+        # would never be there; its messages count as attempts, so that they come to an end.
+        lost_its_queue = reason == _UNROUTED and queue in QUEUES
+        if lost_its_queue:
+            declare_topology(self._broker)
         with unscoped_session(self._sessions) as session:
             step = _step_of(session, body)
             step_id = step.id if step else None
             new = _insert(session, message, headers, reason=reason, queue=queue, body=body, step=step)
-            if new and step is not None:
+            if new and step is not None and lost_its_queue:
+                recovery.send_again(session, step.id)
+            elif new and step is not None:
                 error = SluiceError(_REFUSED.format(reason=reason), code="message_refused", cause_class=reason)
                 recovery.refuse_delivery(session, step.id, error, self._settings)
         message.ack()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -14,7 +13,7 @@ from sqlalchemy.orm import Session
 from sluice.db.session import Sessions, tenant_session
 from sluice.documents.models import Chunk, Document, DocumentVersion
 from sluice.documents.repository import DocumentNotFound, delete_chunks
-from sluice.errors import Conflict, TemporarilyUnavailable
+from sluice.errors import TemporarilyUnavailable
 from sluice.identity import audit
 from sluice.jobs import actions
 from sluice.jobs.models import DeadLetter, Job, JobStep
@@ -78,9 +77,8 @@ def _pending(why: str) -> TemporarilyUnavailable:
 
 def _hide(session: Session, document_id: UUID) -> None:
     # Jobs before the document, the order in which a worker's last transaction locks them.
-    for job in session.scalars(select(Job).where(Job.document_id == document_id, Job.state.in_(LIVE))).all():
-        with suppress(Conflict):
-            actions.cancel(session, job.id)
+    live = session.scalars(select(Job.id).where(Job.document_id == document_id, Job.state.in_(LIVE))).all()
+    actions.cancel_all(session, live)
     document = session.scalars(select(Document).where(Document.id == document_id).with_for_update()).one_or_none()
     if document is None:
         raise DocumentNotFound(f"There is no document {document_id}.")

@@ -36,7 +36,8 @@ def main() -> None:
     fresh = BUILT_IN.with_name(f"{BUILT_IN.name}.new")
     # Its libraries take seconds to import, and EMB, which reads the names above, has none of them.
     conversion = import_module("sluice.embedding_models.conversion")
-    conversion.convert(source, fresh, texts=texts, languages=LANGUAGES, report=_say)
+    # Whatever form is right on this processor: without VNNI that is not int8, which would not be faster there either.
+    conversion.convert(source, fresh, texts=texts, languages=LANGUAGES, report=_say, required="f32")
     shutil.rmtree(BUILT_IN, ignore_errors=True)
     fresh.rename(BUILT_IN)
 

@@ -91,7 +91,8 @@ def convert(
         judged = _judge(source, target, tokenizer, texts, report)
     if required not in judged.forms:
         raise Invalid(
-            f"The form {required} of {folder.name} is not good enough: {judged.refused[required]}.", code="quality_gate"
+            f"The form {required} of {folder.name} is not good enough on this processor: {judged.refused[required]}.",
+            code="quality_gate",
         )
     for network in {plan.network for plan in _PLANS} - {form.network for form in judged.forms.values()}:
         (target / network).unlink()

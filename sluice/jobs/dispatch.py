@@ -50,9 +50,13 @@ _MARK: Final = text(
     """
     WITH published AS (
       UPDATE outbox SET published_at = now() WHERE id = ANY(:ids) RETURNING step_id
+    ), held AS MATERIALIZED (
+      -- In the order in which everybody locks steps, or two could wait for each other.
+      SELECT id FROM job_steps
+      WHERE id IN (SELECT step_id FROM published) AND state IN ('queued', 'running')
+      ORDER BY id FOR UPDATE
     )
-    UPDATE job_steps SET dispatched_at = now()
-    WHERE id IN (SELECT step_id FROM published) AND state IN ('queued', 'running')
+    UPDATE job_steps SET dispatched_at = now() WHERE id IN (SELECT id FROM held)
     """
 )
 _WAITING: Final = text(

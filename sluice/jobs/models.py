@@ -16,22 +16,26 @@ from sluice.jobs.state import JobState
 
 
 class _Hot(TenantOwned):
-    """A row that changes all the time. Its tenant has no index of its own, which every change would have to keep up.
+    """A row that changes all the time, and belongs to a job, with which it goes.
 
-    Such an index is never the best way to such a row either, but PostgreSQL takes it for that while it has no
-    statistics, as after a restore, and then reads all of a tenant's rows to change one.
+    Its tenant has no index of its own, which every change would have to keep up. Such an index is never the best way
+    to such a row either, but PostgreSQL takes it for that while it has no statistics, as after a restore, and then
+    reads all of a tenant's rows to change one. Nor is its tenant a reference, which would lock the tenant's row with
+    every insert; that of the job is one.
     """
 
-    tenant_id: Mapped[UUID] = mapped_column(
-        ForeignKey("tenants.id", ondelete="CASCADE"), server_default=text(CURRENT_TENANT), sort_order=-9
-    )
+    tenant_id: Mapped[UUID] = mapped_column(server_default=text(CURRENT_TENANT), sort_order=-9)
 
 
-class Job(Identified, _Hot, Timestamped, Base):
+class Job(Identified, TenantOwned, Timestamped, Base):
     """Work that a person waits for, and how far it has come."""
 
     __tablename__ = "jobs"
 
+    # Without an index of its own, for the reasons of `_Hot`.
+    tenant_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), server_default=text(CURRENT_TENANT), sort_order=-9
+    )
     kind: Mapped[str] = mapped_column(String(40))
     # What the work is about. No foreign keys: the job engine knows nothing of documents.
     document_id: Mapped[UUID | None] = mapped_column(index=True)

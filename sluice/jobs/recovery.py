@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import and_, exists, func, or_, select, update
@@ -19,6 +21,7 @@ from sluice.settings import JobSettings
 # Any number that no other use of advisory locks in this database has.
 _SWEEPER_LOCK = 7_201_001
 _BATCH = 500
+_IS_SILENT: Final = and_(JobStep.state == JobState.RUNNING, JobStep.lease_until < func.now())
 
 
 def lead_sweeping(session: Session) -> bool:
@@ -26,22 +29,24 @@ def lead_sweeping(session: Session) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEPER_LOCK))))
 
 
-def requeue_expired(session: Session) -> int:
-    """Queue the steps whose worker fell silent; how many. A step without attempts left fails as `worker_lost`."""
-    silent = and_(JobStep.state == JobState.RUNNING, JobStep.lease_until < func.now())
-    found = session.execute(
-        select(JobStep.job_id, JobStep.id).where(silent).order_by(JobStep.job_id, JobStep.id).limit(_BATCH)
-    ).all()
-    requeued = 0
-    for job_id, step_id in found:
-        job = endings.hold(session, job_id)
-        # Looked at again under the lock: its worker may have spoken meanwhile.
-        step = session.scalars(select(JobStep).where(JobStep.id == step_id, silent)).one_or_none()
-        if job is None or step is None:
-            continue
-        requeued += 1
+def silent_jobs(session: Session) -> Sequence[UUID]:
+    """The jobs with a step whose worker fell silent."""
+    return session.scalars(select(JobStep.job_id).where(_IS_SILENT).distinct().limit(_BATCH)).all()
+
+
+def requeue_expired(session: Session, job_id: UUID) -> int:
+    """Queue the job's steps whose worker fell silent; how many. One without attempts left fails as `worker_lost`.
+
+    A transaction for each job: who held two of them would take their locks in another order than somebody else.
+    """
+    job = endings.hold(session, job_id)
+    if job is None:
+        return 0
+    # Looked at under the lock: the worker may have spoken meanwhile.
+    steps = session.scalars(select(JobStep).where(JobStep.job_id == job_id, _IS_SILENT).order_by(JobStep.id)).all()
+    for step in steps:
         _put_back(session, job, step)
-    return requeued
+    return len(steps)
 
 
 def _put_back(session: Session, job: Job, step: JobStep) -> None:
@@ -102,10 +107,8 @@ def refuse_delivery(session: Session, step_id: UUID, error: SluiceError, setting
 
     Whether it concerned a step that waits: one that runs or has ended needs no message.
     """
-    job_id = session.scalar(select(JobStep.job_id).where(JobStep.id == step_id))
-    job = endings.hold(session, job_id) if job_id else None
-    step = session.scalars(select(JobStep).where(JobStep.id == step_id, JobStep.state == JobState.QUEUED)).one_or_none()
-    if job is None or step is None or job.state not in LIVE:
+    job, step = _waiting(session, step_id)
+    if job is None or step is None:
         return False
     step.attempt += 1
     session.add(
@@ -133,6 +136,24 @@ def refuse_delivery(session: Session, step_id: UUID, error: SluiceError, setting
     job.error_code, job.error_detail = error.code, error.detail
     job.revision += 1
     return True
+
+
+def send_again(session: Session, step_id: UUID) -> bool:
+    """Promise a message anew that no queue took, which is nobody's fault; whether its step still waits for one."""
+    _, step = _waiting(session, step_id)
+    if step is None:
+        return False
+    step.dispatched_at = None
+    outbox.promise(session, step)
+    return True
+
+
+def _waiting(session: Session, step_id: UUID) -> tuple[Job, JobStep] | tuple[None, None]:
+    """The step and its job, held, unless the step does not wait for a worker."""
+    job_id = session.scalar(select(JobStep.job_id).where(JobStep.id == step_id))
+    job = endings.hold(session, job_id) if job_id else None
+    step = session.scalars(select(JobStep).where(JobStep.id == step_id, JobStep.state == JobState.QUEUED)).one_or_none()
+    return (job, step) if job is not None and step is not None and job.state in LIVE else (None, None)
 
 
 def _has_running(session: Session, job_id: UUID) -> bool:

@@ -12,7 +12,6 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.chaos.lab import Lab
 from tests.chaos.results import Result, exactly, measured
 from tests.chaos.verify import Violation
-from tests.e2e.faults import away
 from tests.integration.job_bench import Bench
 from tests.integration.job_machine import JobMachine
 
@@ -39,7 +38,7 @@ def run(lab: Lab) -> Result:
 
     violations: list[Violation] = []
     began = time.monotonic()
-    with away(lab.platform, "dispatcher"):
+    with lab.platform.away("dispatcher"):
         try:
             run_state_machine_as_test(Machine, settings=chosen)
         except AssertionError as broken:

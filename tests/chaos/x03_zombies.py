@@ -16,7 +16,6 @@ from tests.chaos.lab import PATIENCE_SECONDS, Customer, Lab
 from tests.chaos.results import Result, exactly
 from tests.chaos.verify import Rows, read_rows, verify
 from tests.chaos.workers import WORKER, running, until
-from tests.e2e.faults import away
 from tests.e2e.running import counted
 
 # Both children of the platform's worker can be asleep: a second worker makes the next attempts.
@@ -55,7 +54,7 @@ def run(lab: Lab) -> Result:
 def _wake_zombies(lab: Lab, customer: Customer, points: tuple[KillPoint, ...]) -> int:
     """Put a worker to sleep at each point, and wake them all too late; how many tables they changed."""
     second = lab.companion("second-worker", WORKER)
-    with away(lab.platform, "dispatcher"):
+    with lab.platform.away("dispatcher"):
         uploads = customer.upload_many(len(points))
         for upload, point in zip(uploads, points, strict=True):
             arm(lab.kill_points, point, upload.document_id, "STOP")

@@ -6,13 +6,12 @@ from tests.chaos.lab import Lab
 from tests.chaos.results import Result, exactly, measured
 from tests.chaos.verify import verify
 from tests.chaos.workers import until
-from tests.e2e.faults import away
 
 
 def run(lab: Lab) -> Result:
     customer = lab.customer()
     number = lab.choose(ci=24, long=300)
-    with away(lab.platform, "worker"):
+    with lab.platform.away("worker"):
         customer.upload_many(number)
         until(lambda: lab.unpublished(customer) < number, 30, "the dispatcher published what the queue has room for")
         lost = sum(lab.broker.waiting().values())

@@ -12,7 +12,6 @@ from tests.chaos.lab import PATIENCE_SECONDS, Customer, Lab, Upload
 from tests.chaos.results import Result, exactly
 from tests.chaos.verify import verify
 from tests.chaos.workers import until
-from tests.e2e.faults import away
 
 # Fewer than this platform allows: each of them costs a worker.
 _ATTEMPTS: Final = 4
@@ -24,7 +23,7 @@ def run(lab: Lab) -> Result:
     number = lab.choose(ci=10, long=100)
     (worker, *_) = lab.platform.pids("worker")
     poisoned, neighbour = lab.customer(), lab.customer()
-    with away(lab.platform, "dispatcher"):
+    with lab.platform.away("dispatcher"):
         poison = poisoned.upload()
         _allow_attempts(lab, poison)
         neighbour.upload_many(number)
@@ -81,7 +80,7 @@ def _letters(lab: Lab, customer: Customer) -> list[UUID]:
 def _newer_schema(lab: Lab) -> Customer:
     """A customer whose only message was written by a newer version of the dispatcher."""
     customer = lab.customer()
-    with away(lab.platform, "dispatcher"):
+    with lab.platform.away("dispatcher"):
         customer.upload()
         lab.database.rows(
             """UPDATE outbox SET body = body || '{"schema_version": 2}' WHERE tenant_id = %(tenant)s""",
@@ -93,7 +92,7 @@ def _newer_schema(lab: Lab) -> Customer:
 def _vanished_step(lab: Lab) -> Customer:
     """A customer whose only step is of a kind that no worker knows any more."""
     customer = lab.customer()
-    with away(lab.platform, "dispatcher"):
+    with lab.platform.away("dispatcher"):
         customer.upload()
         lab.database.rows(
             "UPDATE job_steps SET step = 'vanished' WHERE tenant_id = %(tenant)s", tenant=customer.tenant_id

@@ -17,7 +17,6 @@ from tests.chaos.lab import Customer, Lab, Upload
 from tests.chaos.results import Result, exactly, measured, percentile
 from tests.chaos.verify import verify
 from tests.e2e.api import Json
-from tests.e2e.faults import away
 
 _AT_ONCE: Final = 4
 _ENDS: Final = frozenset({"canceled", "ready"})
@@ -39,7 +38,7 @@ def run(lab: Lab) -> Result:
     number, spread = lab.choose(ci=(24, 3.0), long=(200, 20.0))
     customer = lab.customer()
     marks = {texts.new_mark(): None for _ in range(number)}
-    with away(lab.platform, "dispatcher"):
+    with lab.platform.away("dispatcher"):
         uploads = {mark: customer.upload(texts.short(mark)) for mark in marks}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(

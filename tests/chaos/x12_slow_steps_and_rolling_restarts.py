@@ -12,7 +12,6 @@ from tests.chaos.lab import Customer, Lab
 from tests.chaos.results import Result, exactly, measured
 from tests.chaos.verify import verify
 from tests.chaos.workers import WORKER, Companion, running
-from tests.e2e.faults import away
 
 # As sluice/broker.py sets it, and what the pass line adds.
 _SOFT_SHUTDOWN: Final = 25
@@ -54,7 +53,7 @@ def _outlast_the_broker(lab: Lab, impatience: int, step: int) -> Customer:
     customer = lab.customer()
     with lab.broker.impatient(impatience * 1000):
         lab.broker.wait_consumed()
-        with away(lab.platform, "dispatcher"):
+        with lab.platform.away("dispatcher"):
             upload = customer.upload()
             arm(lab.kill_points, KillPoint.AFTER_EXTRACT, upload.document_id, f"sleep {step}")
         lab.settle(customer)

@@ -31,16 +31,6 @@ def chronicle(mark: str | None = None, tokens: int = TOKENS_OF_A_FILE) -> bytes:
 
 
 @contextmanager
-def away(platform: Platform, name: str) -> Iterator[None]:
-    """Without this part, which comes back whatever happens meanwhile."""
-    platform.stop(name)
-    try:
-        yield
-    finally:
-        platform.start(name)
-
-
-@contextmanager
 def frozen(platform: Platform, name: str) -> Iterator[None]:
     """With this part standing still: what waits for it goes on waiting."""
     pids = platform.pids(name)

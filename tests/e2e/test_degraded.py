@@ -7,7 +7,6 @@ import httpx
 from infra.embedded.platform import Platform
 from sluice.identity.roles import Role
 from tests.e2e.api import Api
-from tests.e2e.faults import away
 from tests.e2e.running import Join
 
 
@@ -18,7 +17,7 @@ def test_without_the_vector_index_full_text_search_answers_and_says_so(
     api.ingested(source, "корабли.txt", "Смотритель гавани считает корабли каждый вечер.".encode())
     api.ingested(source, "onions.txt", b"Simmer the onions until they are golden.")
 
-    with away(platform, "qdrant"):
+    with platform.away("qdrant"):
         english = api.search(source, "Who is counting ships?")
         russian = api.search(source, "Кто считал корабль?")
         nothing = api.search(source, "zebra chromodynamics")
@@ -39,7 +38,7 @@ def test_without_the_vector_index_a_document_is_not_erased_half_but_when_it_is_a
 ) -> None:
     document = api.ingested(source, "ships.txt", b"The harbour master counts the ships every morning.")
 
-    with away(platform, "qdrant"):
+    with platform.away("qdrant"):
         refused = api.http.delete(f"/api/documents/{document['id']}")
         found = api.search(source, "harbour ships")["passages"]
 
@@ -53,7 +52,7 @@ def test_without_the_vector_index_a_document_is_not_erased_half_but_when_it_is_a
 def test_without_the_model_a_question_ends_in_an_error_and_is_kept(platform: Platform, api: Api, source: str) -> None:
     api.ingested(source, "ships.txt", b"The harbour master counts the ships at noon.")
 
-    with away(platform, "llm"):
+    with platform.away("llm"):
         answer = api.ask(source, "Who counts the ships at noon?")
 
     assert answer.names() == ["message.start", "retrieval.start", "retrieval.result", "error"]
@@ -74,7 +73,7 @@ def test_without_redis_people_sign_in_and_get_answers(
 ) -> None:
     api.ingested(source, "ships.txt", b"The harbour master counts the ships at dawn.")
 
-    with away(platform, "redis"):
+    with platform.away("redis"):
         newcomer = join(tenant_name, Role.VIEWER)
         answer = newcomer.api.ask(source, "Who counts the ships at dawn?")
 
@@ -84,7 +83,7 @@ def test_without_redis_people_sign_in_and_get_answers(
 def test_without_the_database_the_api_says_so_and_lives(
     platform: Platform, api: Api, source: str, inside: httpx.Client
 ) -> None:
-    with away(platform, "postgres"):
+    with platform.away("postgres"):
         answer = api.http.get("/api/sources")
         ready, alive = inside.get("/readyz"), api.http.get("/healthz")
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from uuid import UUID, uuid4
 
 import pytest
 from kombu.connection import Connection
+from sqlalchemy import select
 
 from infra.embedded.platform import Platform
 from sluice.broker import QUEUES
+from sluice.db.unscoped import unscoped_session
 from sluice.identity.roles import Role
+from sluice.jobs.models import DeadLetter
 from tests.e2e.api import Api
 from tests.e2e.faults import (
     OUTAGE_SECONDS,
     RECOVERY_SECONDS,
     assert_whole,
-    away,
     chronicle,
     frozen,
     in_the_middle_of_embedding,
@@ -35,7 +38,7 @@ def test_without_the_embedder_words_still_find_and_ingest_goes_on_when_it_is_bac
     with in_the_middle_of_embedding(platform, api, accepted["job_id"]):
         pass
 
-    with away(platform, "emb"):
+    with platform.away("emb"):
         found = api.search(source, "Who counts ships every night?")
         answer = api.ask(source, "Who counts ships every night?")
         waiting = api.wait_for(accepted["job_id"], lambda job: job["error"] is not None)
@@ -94,7 +97,7 @@ def test_content_that_comes_back_before_another_version_was_read_is_what_is_foun
     first, second = (chronicle(tokens=50) for _ in range(2))
     api.ingested(source, "chronicle.txt", first)
 
-    with away(platform, "worker"):
+    with platform.away("worker"):
         between = api.accepted(source, "chronicle.txt", second)
         back = api.upload(source, "chronicle.txt", first)
     assert back.json()["document_id"] == between["document_id"]
@@ -120,7 +123,7 @@ def test_a_worker_killed_while_it_embeds_leaves_a_document_that_is_whole(
 def test_a_worker_killed_while_it_embeds_a_long_document_in_parts_leaves_it_whole(
     platform: Platform, api: Api, source: str, editor: Member, stores: Stores
 ) -> None:
-    sections = (f"# Ship {n}\n\nShip {n} of {uuid4().hex[:8]} left the harbour." for n in range(300))
+    sections = (f"# Ship {n}\n\nShip {n} of {uuid4().hex[:8]} left the harbour." for n in range(600))
     content = "\n\n".join(sections).encode()
     accepted = api.accepted(source, "ships.md", content)
 
@@ -128,8 +131,12 @@ def test_a_worker_killed_while_it_embeds_a_long_document_in_parts_leaves_it_whol
         platform.kill("worker")
     job = api.wait(accepted["job_id"], RECOVERY_SECONDS)
 
-    assert before["total"] > 256
+    assert before["total"] > 512
     assert [step["step"] for step in job["steps"]][-1] == "finalize"
+    # A crash costs what each of the two processes had in hand, and nothing that was done before.
+    attempts = {(step["step"], step["part"]): step["attempt"] for step in job["steps"]}
+    assert 1 <= sum(attempts.values()) - len(attempts) <= 2
+    assert {attempts[step["step"], step["part"]] for step in before["steps"] if step["state"] == "ready"} == {1}
     assert (job["done"], job["total"]) == (before["total"], before["total"])
     assert_whole(api, editor, stores, job, content)
 
@@ -142,7 +149,7 @@ def test_the_database_away_for_ten_seconds_loses_nothing(
     with in_the_middle_of_embedding(platform, api, accepted["job_id"]):
         pass
 
-    with away(platform, "postgres"):
+    with platform.away("postgres"):
         time.sleep(OUTAGE_SECONDS)
     job = api.wait(accepted["job_id"], RECOVERY_SECONDS)
 
@@ -154,7 +161,7 @@ def test_the_object_store_away_for_ten_seconds_loses_nothing(
     platform: Platform, api: Api, source: str, editor: Member, stores: Stores
 ) -> None:
     content = chronicle(tokens=1_000)
-    with away(platform, "worker"):
+    with platform.away("worker"):
         accepted = api.accepted(source, "chronicle.txt", content)
         platform.stop("s3")
     try:
@@ -180,7 +187,7 @@ def test_the_broker_away_for_ten_seconds_loses_nothing(
     with in_the_middle_of_embedding(platform, api, first["job_id"]):
         pass
 
-    with away(platform, "rabbitmq"):
+    with platform.away("rabbitmq"):
         second = api.accepted(source, "queued.txt", queued)
         time.sleep(OUTAGE_SECONDS)
     jobs = [api.wait(accepted["job_id"], RECOVERY_SECONDS) for accepted in (first, second)]
@@ -192,11 +199,38 @@ def test_the_broker_away_for_ten_seconds_loses_nothing(
 def test_messages_that_the_broker_lost_are_sent_again(
     platform: Platform, api: Api, source: str, variables: dict[str, str]
 ) -> None:
-    with away(platform, "worker"):
+    with platform.away("worker"):
         jobs = [api.accepted(source, f"{n}.txt", chronicle(tokens=100))["job_id"] for n in range(3)]
         assert lost_messages(variables, at_least=3) >= 3
 
     assert [api.wait(job, RECOVERY_SECONDS)["state"] for job in jobs] == ["ready"] * 3
+
+
+def test_a_queue_that_somebody_deleted_is_made_anew_and_costs_no_attempt(
+    platform: Platform, api: Api, source: str, variables: dict[str, str], stores: Stores
+) -> None:
+    with platform.away("worker"):
+        with Connection(variables["SLUICE_BROKER_URL"], connect_timeout=10) as connection:
+            for queue in QUEUES:
+                connection.channel().queue_delete(queue)
+        job_id = api.accepted(source, "note.txt", chronicle(tokens=100))["job_id"]
+        letters = recorded(stores, UUID(job_id))
+    job = api.wait(job_id, RECOVERY_SECONDS)
+
+    assert (job["state"], spent_attempts(job)) == ("ready", 0)
+    assert {letter.reason for letter in letters} == {"unrouted"}
+
+
+def recorded(stores: Stores, job_id: UUID) -> Sequence[DeadLetter]:
+    """The dead letters of the job, once there are any."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with unscoped_session(stores.unscoped) as session:
+            if letters := session.scalars(select(DeadLetter).where(DeadLetter.job_id == job_id)).all():
+                session.expunge_all()
+                return letters
+        time.sleep(0.2)
+    raise AssertionError("No dead letter was recorded.")
 
 
 def lost_messages(variables: dict[str, str], *, at_least: int) -> int:

@@ -30,7 +30,6 @@ from services.cli.exit_codes import Exit
 from services.cli.smoke.suite import CHECKS
 from sluice.identity.roles import Role
 from tests.e2e.api import Api
-from tests.e2e.faults import away
 from tests.e2e.running import HOME, PASSWORD, Join, Member
 
 NAMES: Final = [*(check.name for check in CHECKS), "cleanup"]
@@ -175,7 +174,7 @@ def test_an_account_that_may_not_cancel_fails_that_check_in_the_servers_words(ap
 def test_the_check_that_needs_a_part_which_is_away_fails_and_says_why(
     platform: Platform, api_url: str, operator: Member, part: str, failed: str, code: str
 ) -> None:
-    with away(platform, part):
+    with platform.away(part):
         done = smoke(api_url, "--email", operator.email, "--password-stdin", "--json", "--timeout", "30")
 
     report = json.loads(done.stdout)

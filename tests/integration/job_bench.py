@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sluice.db.session import TenantSession, tenant_session
 from sluice.db.unscoped import unscoped_session
-from sluice.jobs import claims, repository
+from sluice.jobs import claims, recovery, repository
 from sluice.jobs.claims import Claim
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
 from sluice.jobs.state import JobState
@@ -94,6 +94,16 @@ class Bench:
     def expire(self, step_id: UUID) -> None:
         """Let the lease run out, as if the worker had been silent for a minute."""
         self.set(step_id, lease_until=func.now() - text("interval '1 second'"))
+
+    def sweep(self) -> int:
+        """Queue again what fell silent, as the dispatcher does; how many steps."""
+        with self.as_dispatcher() as session:
+            silent = recovery.silent_jobs(session)
+        swept = 0
+        for job_id in silent:
+            with self.as_dispatcher() as session:
+                swept += recovery.requeue_expired(session, job_id)
+        return swept
 
     def wait_until_blocked(self) -> None:
         """Return once a transaction waits for a lock that another one has."""

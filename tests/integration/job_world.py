@@ -121,8 +121,8 @@ class JobWorld:
         self._sweep()
 
     def _sweep(self) -> None:
+        self._bench.sweep()
         with self._bench.as_dispatcher() as session:
-            recovery.requeue_expired(session)
             recovery.requeue_undelivered(session, SETTINGS)
 
     def _die(self, worker: str) -> None:

@@ -48,8 +48,7 @@ def test_the_sweeper_queues_the_step_of_a_silent_worker_again(bench: Bench) -> N
     bench.claimed(alive)
     bench.expire(silent)
 
-    with bench.as_dispatcher() as session:
-        assert recovery.requeue_expired(session) >= 1
+    assert bench.sweep() >= 1
 
     assert (bench.read(silent).state, bench.read(alive).state) == (JobState.QUEUED, JobState.RUNNING)
     assert bench.attempts(silent) == [(1, "first", "lost")]
@@ -62,8 +61,7 @@ def test_a_step_that_kills_every_worker_fails_as_worker_lost(bench: Bench) -> No
     for _ in range(SETTINGS.max_attempts):
         bench.claimed(step_id)
         bench.expire(step_id)
-        with bench.as_dispatcher() as session:
-            recovery.requeue_expired(session)
+        bench.sweep()
 
     job = bench.job_of(step_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "worker_lost")
@@ -78,8 +76,7 @@ def test_a_canceled_job_whose_worker_died_ends_canceled(bench: Bench) -> None:
         actions.cancel(session, claim.job_id)
     bench.expire(step_id)
 
-    with bench.as_dispatcher() as session:
-        recovery.requeue_expired(session)
+    bench.sweep()
 
     assert bench.job_of(step_id).state is JobState.CANCELED
     assert bench.claim(step_id) is None

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from sluice.errors import Conflict, Invalid, SluiceError, TemporarilyUnavailable
 from sluice.identity.roles import Role
-from sluice.jobs import actions, claims, dispatch, endings, recovery, repository
+from sluice.jobs import actions, claims, dispatch, endings, repository
 from sluice.jobs.claims import Claim, OwnershipLost
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
 from sluice.jobs.state import Action, JobState
@@ -125,8 +125,7 @@ def test_a_worker_whose_step_was_given_back_to_the_queue_writes_nothing(bench: B
     step_id = bench.submit()
     zombie = bench.claimed(step_id, "zombie")
     bench.expire(step_id)
-    with bench.as_dispatcher() as session:
-        recovery.requeue_expired(session)
+    bench.sweep()
     before = everything(bench, step_id)
 
     with pytest.raises(OwnershipLost), bench.session() as session:

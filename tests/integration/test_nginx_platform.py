@@ -20,7 +20,7 @@ from infra.embedded.platform import Platform
 from infra.embedded.system_packages import PROGRAMS
 from sluice.testing.service_process import ServiceProcess, running_service
 from tests.e2e.api import Api
-from tests.e2e.faults import away, frozen
+from tests.e2e.faults import frozen
 from tests.e2e.running import MEGABYTE, ROOT, SETTINGS, Member
 from tests.integration.nginx_edge import Edge, problem, running_edge, until
 
@@ -90,7 +90,7 @@ def test_a_gigabyte_is_accepted_in_bounded_memory(
         "Content-Length": str(length),
     }
     # Nobody begins to read it before it is erased again.
-    with away(platform, "worker"):
+    with platform.away("worker"):
         accepted = httpx.post(f"{roomy.url}/api/documents", content=body(), headers=headers, timeout=240)
         assert accepted.status_code == HTTPStatus.ACCEPTED, accepted.text
         document = editor.api.document(accepted.json()["document_id"])
