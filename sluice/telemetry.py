@@ -37,8 +37,9 @@ def configure_logging(service: str, settings: TelemetrySettings) -> None:
         else structlog.dev.ConsoleRenderer()
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        # Straight to stdout: the way through `logging`, which libraries take below, costs twice as much.
+        processors=[*shared, renderer],
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level)),
         cache_logger_on_first_use=True,
     )
@@ -66,7 +67,7 @@ def _origin(service: str) -> Any:
 
 def logger() -> Any:
     """A logger whose events are names (`document.ready`) and whose facts are keyword arguments."""
-    return structlog.stdlib.get_logger()
+    return structlog.get_logger()
 
 
 def accept(request_id: str | None, traceparent: str | None) -> str:

@@ -16,6 +16,7 @@ from infra.embedded.ports import Ports
 PACKAGE: Final = "rabbitmq-server"
 _SERVER: Final = system_packages.PROGRAMS[PACKAGE]
 _EPMD: Final = Path("/usr/bin/epmd")
+_ADVANCED: Final = Path(__file__).parents[1] / "rabbitmq-advanced.config"
 
 
 def rabbitmq_parts(home: Home, ports: Ports, credentials: Credentials) -> list[Part]:
@@ -63,7 +64,7 @@ def _environment(home: Home, data: Path, ports: Ports) -> dict[str, str]:
         "RABBITMQ_LOGS": "-",
         "RABBITMQ_PID_FILE": str(home.run / "rabbitmq.pid"),
         "RABBITMQ_CONFIG_FILE": str(home.run / "rabbitmq.conf"),
-        "RABBITMQ_ADVANCED_CONFIG_FILE": str(home.run / "rabbitmq-advanced.config"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(_ADVANCED),
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home.run / "rabbitmq-plugins"),
         "RABBITMQ_GENERATED_CONFIG_DIR": str(data / "config"),

@@ -11,7 +11,10 @@ from typing import Final
 
 from infra.swarm.docker import DeployError, Docker
 
-CONFIGS: Final = {"rabbitmq_config": Path("infra/swarm/rabbitmq.conf")}
+CONFIGS: Final = {
+    "rabbitmq_config": Path("infra/swarm/rabbitmq.conf"),
+    "rabbitmq_advanced_config": Path("infra/rabbitmq-advanced.config"),
+}
 SECRETS: Final = (
     "database_url", "database_system_url", "database_owner_url", "database_admin_url", "postgres_password",
     "redis_config", "redis_url", "rabbitmq_credentials", "broker_url", "s3_access_key", "s3_secret_key",

@@ -69,6 +69,12 @@ def run_step(message: RunStep, *, redelivered: bool = False) -> None:
 
 
 def _patiently(write: Callable[[], T]) -> T:
+    # The first time without the machinery of retrying, which would cost every message more than its claim's row.
+    try:
+        return write()
+    except (DBAPIError, PoolTimeoutError) as error:
+        if not is_outage(error):
+            raise
     for attempt in Retrying(
         retry=retry_if_exception(is_outage),
         wait=wait_exponential_jitter(initial=0.2, max=3),

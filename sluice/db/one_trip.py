@@ -69,11 +69,13 @@ def _errors_of_sqlalchemy() -> Iterator[None]:
 
 @dataclass
 class _Prepared:
-    """What we have prepared on a connection."""
+    """What we have prepared on a connection, itself included."""
 
     names: set[bytes] = field(default_factory=set)
     # Part of every name, so that none can be there already, whatever was dropped.
     generation: int = 0
+    # Remembers how each type of PostgreSQL's is read.
+    reader: Transformer | None = None
 
 
 class _Trip:
@@ -117,7 +119,7 @@ class _Trip:
     def _first_row(self, result: PGresult) -> Any:
         if result.ntuples == 0:
             return None
-        reader = Transformer(self._driver)
+        reader = self._prepared.reader = self._prepared.reader or Transformer(self._driver)
         reader.set_pgresult(result)
         row = _row_type(tuple((result.fname(number) or b"").decode() for number in range(result.nfields)))
         return reader.load_row(0, row._make)
