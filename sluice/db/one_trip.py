@@ -74,8 +74,8 @@ class _Prepared:
     names: set[bytes] = field(default_factory=set)
     # Part of every name, so that none can be there already, whatever was dropped.
     generation: int = 0
-    # Remembers how each type of PostgreSQL's is read.
-    reader: Transformer | None = None
+    # A `Transformer`, once there is one: it remembers how each type of PostgreSQL's is read.
+    reader: Any = None
 
 
 class _Trip:
