@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import and_, case, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from sluice.jobs import dead_letters, endings, outbox, repository, selection
@@ -21,10 +21,7 @@ from sluice.settings import JobSettings
 
 def cancel(session: Session, job_id: UUID) -> Job:
     """Stop the job: at once when no worker has it, else at the worker's next look. `Conflict` when it has ended."""
-    job = _held(session, job_id, Action.CANCEL)
-    cancel_all(session, [job_id])
-    session.refresh(job)
-    return job
+    return _the_one(session, job_id, Action.CANCEL, changed=cancel_all(session, [job_id]))
 
 
 def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | None = None) -> Job:
@@ -32,25 +29,23 @@ def retry(session: Session, job_id: UUID, settings: JobSettings, *, by: UUID | N
 
     Attempts go on counting. Its dead letters are closed as dealt with, by the user `by`.
     """
-    job = _held(session, job_id, Action.RETRY)
-    retry_all(session, [job_id], settings, by=by)
-    session.refresh(job)
-    return job
+    return _the_one(session, job_id, Action.RETRY, changed=retry_all(session, [job_id], settings, by=by))
 
 
 def cancel_all(session: Session, job_ids: Sequence[UUID]) -> Sequence[UUID]:
     """Stop these jobs, as `cancel` stops one; the ids of those that could be stopped."""
     held = _hold(session, job_ids, Action.CANCEL)
-    _change_jobs(session, held, cancel_requested_at=func.now())
-    endings.cancel_waiting(session, held)
-    has_running = exists().where(JobStep.job_id == Job.id, JobStep.state == JobState.RUNNING)
-    session.execute(
-        update(Job)
-        .where(Job.id.in_(held), ~has_running)
-        .values(state=JobState.CANCELED, finished_at=func.now(), updated_at=func.now(), revision=Job.revision + 1)
-        .execution_options(synchronize_session=False)
-    )
-    outbox.tell_of_room(session)
+    if held:
+        endings.cancel_waiting(session, held)
+        at_work = exists().where(JobStep.job_id == Job.id, JobStep.state == JobState.RUNNING)
+        _change_jobs(
+            session,
+            held,
+            cancel_requested_at=func.now(),
+            state=case((at_work, Job.state), else_=JobState.CANCELED),
+            finished_at=case((at_work, None), else_=func.now()),
+        )
+        outbox.tell_of_room(session)
     return held
 
 
@@ -67,9 +62,11 @@ def retry_all(
     Their dead letters are closed by the user `by`, as dealt with in the way `how`.
     """
     held = _hold(session, job_ids, Action.RETRY)
+    if not held:
+        return held
     dead_letters.resolve_for_jobs(session, held, by, how)
     ended = {"cancel_requested_at": None, "finished_at": None, "error_code": None, "error_detail": None}
-    _change_jobs(session, held, state=JobState.QUEUED, updated_at=func.now(), **ended)
+    _change_jobs(session, held, state=JobState.QUEUED, **ended)
     steps = session.scalars(
         update(JobStep)
         .where(JobStep.job_id.in_(held), JobStep.state.in_([JobState.FAILED, JobState.CANCELED]))
@@ -87,11 +84,11 @@ def retry_all(
     return held
 
 
-def _held(session: Session, job_id: UUID, action: Action) -> Job:
-    job = endings.hold(session, job_id)
-    if job is None:
-        raise repository.JobNotFound(f"There is no job {job_id}.")
-    check_allowed(action, job.state)
+def _the_one(session: Session, job_id: UUID, action: Action, *, changed: Sequence[UUID]) -> Job:
+    """The job, which is locked; `Conflict` when the action did not change it because of its state."""
+    job = repository.get(session, job_id)
+    if not changed:
+        check_allowed(action, job.state)
     return job
 
 
@@ -102,16 +99,19 @@ def _hold(session: Session, job_ids: Sequence[UUID], action: Action) -> Sequence
     """
     steps = select(JobStep.id).where(JobStep.job_id.in_(job_ids)).order_by(JobStep.id).with_for_update()
     session.execute(steps).all()
-    session.execute(select(Job.id).where(Job.id.in_(job_ids)).order_by(Job.id).with_for_update()).all()
-    # Asked again: what was read while waiting for the locks may be older than they are.
-    query = select(Job.id).where(Job.id.in_(job_ids), *selection.accepting(action)).order_by(Job.id)
-    return session.scalars(query).all()
+    rows = session.execute(
+        select(Job.id, and_(*selection.accepting(action)).label("accepts"))
+        .where(Job.id.in_(job_ids))
+        .order_by(Job.id)
+        .with_for_update()
+    ).all()
+    return [row.id for row in rows if row.accepts]
 
 
 def _change_jobs(session: Session, job_ids: Sequence[UUID], **values: object) -> None:
     session.execute(
         update(Job)
         .where(Job.id.in_(job_ids))
-        .values(revision=Job.revision + 1, **values)
+        .values(revision=Job.revision + 1, updated_at=func.now(), **values)
         .execution_options(synchronize_session=False)
     )
