@@ -328,8 +328,8 @@ class EmbServiceSettings(Settings):
     threads: int | None = Field(None, ge=1, description="Default: CPU affinity or cgroup quota, whichever is less")
     backend: str = Field(
         "openvino",
-        description="Of the default model: openvino (converted by `sluice models add`), static (likewise), or "
-        "sentence_transformers (torch, any model of that kind)",
+        description="Of the default model: openvino (converted by `sluice models add`), static (made by "
+        "`sluice models distill`), or sentence_transformers (torch, any model of that kind)",
     )
     languages: list[str] | None = Field(None, description="Languages (ISO 639-1) that the model reads well, if known")
     batch_tokens: int = Field(1024, ge=64, description="Padded tokens of one forward pass, at most")

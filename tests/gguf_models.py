@@ -54,15 +54,18 @@ HALF_BILLION: Final = Shape(151_936, 896, 24, 14, 2, 4864, 32_768, quantized=Tru
 SHAPES: Final = {"tiny": TINY, "slow": SLOW, "half-billion": HALF_BILLION}
 
 
-def write_model(file: Path, shape: Shape, *, seed: int = 7, name: str = "nonsense") -> Path:
-    """Write a model to `file`, unless it is there already. The same seed gives the same bytes."""
+def write_model(file: Path, shape: Shape, *, seed: int = 7, name: str = "nonsense", begins: bool = False) -> Path:
+    """Write a model to `file`, unless it is there already. The same seed gives the same bytes.
+
+    `begins`: it wants a begin token before every text, and its template writes one too, as Llama 3 does.
+    """
     if file.exists():
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
     writer = GGUFWriter(unfinished, "llama")
     _add_shape(writer, shape, name)
-    _add_tokenizer(writer, shape)
+    _add_tokenizer(writer, shape, begins=begins)
     _add_weights(writer, shape, np.random.default_rng(seed))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -85,7 +88,7 @@ def _add_shape(writer: GGUFWriter, shape: Shape, name: str) -> None:
     writer.add_vocab_size(shape.vocabulary)
 
 
-def _add_tokenizer(writer: GGUFWriter, shape: Shape) -> None:
+def _add_tokenizer(writer: GGUFWriter, shape: Shape, *, begins: bool) -> None:
     words = [*_bytes_as_characters(), *(merge.replace(" ", "") for merge in _MERGES)]
     fillers = [f"Ġw{number}" for number in range(shape.vocabulary - len(words) - len(_CONTROL))]
     tokens = [*words, *fillers, *_CONTROL]
@@ -96,8 +99,9 @@ def _add_tokenizer(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_token_merges(_MERGES)
     writer.add_eos_token_id(tokens.index(TURN_ENDS))
     writer.add_pad_token_id(tokens.index(END_OF_TEXT))
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_bos_token_id(tokens.index(END_OF_TEXT))
+    writer.add_add_bos_token(begins)
+    writer.add_chat_template(("{{ bos_token }}" if begins else "") + CHAT_TEMPLATE)
 
 
 def _bytes_as_characters() -> Iterator[str]:

@@ -22,6 +22,8 @@ _MEMORY_PER_BYTE: Final = 2
 _MEMORY_BESIDES: Final = 64 * 1024**2
 _PASSAGE: Final = "The water behind the gate rises until both sides are level. " * 3
 _PASSAGES: Final = 8
+# Of other lengths and with other numbers inside: a form that is scaled to its batch shows it here.
+_STRANGERS: Final = ("7", "Да!", "1 2 3 4 5 6 7 8 9 0 " * 30, "WARNING: 0x7fffffff !!! >>> [[[ ]]] <<<")
 _UNIT: Final = 1e-3
 _SAME: Final = 0.999
 
@@ -62,6 +64,9 @@ def try_out(backend: EmbeddingBackend, throughput: Throughput) -> None:
     if np.abs(np.linalg.norm(together, axis=1) - 1).max() > _UNIT:
         raise SelfTestFailed("Its vectors are not of unit length.")
     if float((together @ alone[0]).min()) < _SAME:
+        raise SelfTestFailed("Texts that are the same have vectors that differ.")
+    strangers = backend.tokenize([_PASSAGE, *_STRANGERS], "document")
+    if float(backend.embed(strangers)[0] @ alone[0]) < _SAME:
         raise SelfTestFailed("The vector of a text depends on the texts beside it.")
     throughput.start_from(sum(len(text.ids) for text in texts), seconds)
     telemetry.logger().info("model.tried_out", tokens_per_second=round(throughput.tokens_per_second))

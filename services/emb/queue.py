@@ -18,6 +18,7 @@ from services.emb.loading import Load
 from services.emb.metrics import EmbMetrics
 from services.emb.model_thread import EmbeddingJob, ModelThread
 from services.emb.models import Change, Model, Models
+from sluice import telemetry
 from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import EmbServiceSettings
@@ -83,7 +84,10 @@ class EmbeddingQueue:
         self._starting = asyncio.get_running_loop().create_task(self._start(on_failure))
 
     async def _start(self, on_failure: Callable[[], None]) -> None:
-        await self._following.begin()
+        try:
+            await self._following.begin()
+        except Exception:  # noqa: BLE001 - whatever it is, the process must say so and end
+            telemetry.logger().exception("models.load_failed")
         if self._alias in self.models.by_alias():
             if self.state is State.LOADING:
                 self.state = State.READY

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -45,6 +45,9 @@ from sluice.wire.completions import (
     TokenizeRequest,
     TokenizeResponse,
 )
+
+# More fills no model's context, and its list of tokens would keep the event loop busy.
+_MOST_CHARACTERS_TO_TOKENIZE: Final = 500_000
 
 RequestT = TypeVar("RequestT", ChatCompletionRequest, CompletionRequest)
 
@@ -108,8 +111,13 @@ class Endpoints:
         if (wanted.prompt is None) == (wanted.messages is None):
             raise Invalid("Send either `prompt` or `messages`.", param="prompt")
         texts = [wanted.prompt] if wanted.prompt is not None else [m.content for m in wanted.messages or ()]
-        backend = self._host.current.backend
-        tokens = [token for text in texts for token in backend.tokens(text)]
+        if sum(map(len, texts)) > _MOST_CHARACTERS_TO_TOKENIZE:
+            raise Invalid(
+                f"The text is longer than {_MOST_CHARACTERS_TO_TOKENIZE} characters. Send it in parts.", param="prompt"
+            )
+        with self._host.using() as served:
+            backend = served.backend
+            tokens = [token for text in texts for token in await backend.tokens(text)]
         response = TokenizeResponse(
             count=len(tokens), max_model_len=backend.context_tokens, tokens=None, token_strs=tokens
         )

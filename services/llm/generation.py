@@ -16,11 +16,15 @@ from sluice.wire.completions import FinishReason, PromptTokensDetails, Usage
 class Generation:
     """An answer: its identity, its text as it comes, and how it ended."""
 
-    def __init__(self, backend_name: str, answer: PreparedAnswer, *, stop: Sequence[str], metrics: LlmMetrics) -> None:
+    def __init__(
+        self, backend_name: str, answer: PreparedAnswer, *, most_tokens: int, stop: Sequence[str], metrics: LlmMetrics
+    ) -> None:
+        """`most_tokens` has a prompt with its answer at most, whatever the request claims."""
         self.id = uuid4().hex
         self.created = int(time.time())
         self.backend_name = backend_name
         self._answer = answer
+        self._most_tokens = most_tokens
         self._limits = AnswerLimits(stop, answer.max_tokens)
         self._cached_tokens: int | None = None
         self._counted: Usage | None = None
@@ -64,7 +68,7 @@ class Generation:
     @property
     def tokens_at_most(self) -> int:
         """Tokens to read and to write, as far as is known beforehand."""
-        return self._answer.prompt_tokens + (self._answer.max_tokens or 0)
+        return min(self._answer.prompt_tokens + (self._answer.max_tokens or 0), self._most_tokens)
 
     @property
     def finish_reason(self) -> FinishReason:

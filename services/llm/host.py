@@ -97,6 +97,7 @@ class ModelHost:
             try:
                 candidate = await asyncio.to_thread(self._find, wanted)
                 if candidate.name == old.name:
+                    self._refused = None
                     return old
                 await asyncio.to_thread(self._require_memory, candidate)
                 new = await self._loaded(candidate)
@@ -104,7 +105,7 @@ class ModelHost:
                 raise
             except SluiceError as error:
                 raise Conflict(f"{old.name} goes on. {error.detail}", code=error.code) from error
-            self._current, self._previous = new, old.name
+            self._current, self._previous, self._refused = new, old.name, None
         telemetry.logger().info("model.activated", model=new.name, previous=old.name)
         leaving = asyncio.create_task(self._free_when_unused(old))
         self._leaving.add(leaving)
@@ -115,7 +116,10 @@ class ModelHost:
         """Activate what the alias means whenever that has changed, for ever."""
         while True:
             await asyncio.sleep(self._settings.models_poll_seconds)
-            if self.state is not State.READY or (now := self._catalog.changed_at()) == self._seen:
+            # While another is being loaded, this change keeps: it would only be refused for that.
+            if self.state is not State.READY or self._exchange.locked():
+                continue
+            if (now := self._catalog.changed_at()) == self._seen:
                 continue
             # Not tried again until the manifest changes again: it would fail again.
             self._seen, self._refused = now, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from types import FrameType
+from typing import Final
 
 import uvicorn
 
@@ -16,23 +17,34 @@ from sluice import telemetry
 from sluice.settings import LlmServiceSettings, SettingsError, TelemetrySettings, exit_with_reason
 from sluice.wire.asgi import Application
 
-_GRACE_SECONDS = 30
+# For what was accepted, and then for the connections to close: less than a container is given to stop.
+_DRAIN_SECONDS: Final = 60.0
+_CLOSE_SECONDS: Final = 5
 
 
 class DrainingServer(uvicorn.Server):
     """Answers what it has accepted before it stops; until then it refuses new work with 503."""
 
-    def __init__(self, app: Application, settings: LlmServiceSettings, host: ModelHost) -> None:
+    def __init__(
+        self,
+        app: Application,
+        settings: LlmServiceSettings,
+        host: ModelHost,
+        *,
+        drain_seconds: float = _DRAIN_SECONDS,
+    ) -> None:
+        """What is not answered `drain_seconds` after the signal is given up: a stuck model is not waited for."""
         config = uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_graceful_shutdown=_CLOSE_SECONDS,
         )
         super().__init__(config)
         self._host = host
+        self._drain_seconds = drain_seconds
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -44,7 +56,10 @@ class DrainingServer(uvicorn.Server):
 
     async def _drain(self) -> None:
         telemetry.logger().info("service.draining")
-        await self._host.drain()
+        try:
+            await asyncio.wait_for(self._host.drain(), self._drain_seconds)
+        except TimeoutError:
+            telemetry.logger().error("service.drain_gave_up", seconds=self._drain_seconds)
         self.should_exit = True
 
 

@@ -74,7 +74,13 @@ class Task:
     async def generation(self, model: ServedModel) -> tuple[Generation, Face]:
         """Have the model read the request; `Malformed` if it is not in order."""
         answer = await model.backend.prepare(self._prompt())
-        generation = Generation(model.name, answer, stop=self._wanted.stop, metrics=self._metrics)
+        generation = Generation(
+            model.name,
+            answer,
+            most_tokens=model.backend.context_tokens,
+            stop=self._wanted.stop,
+            metrics=self._metrics,
+        )
         return generation, self._face(generation)
 
     def _prompt(self) -> Prompt:

@@ -18,6 +18,7 @@ FormName = Literal["int8", "int8_weights", "bf16", "f32"]
 MODEL_FILE: Final = "model.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 PROBE_FILE: Final = "probe.json"
+STATIC_FILE: Final = "static.json"
 BUILT_IN: Final = Path(sys.prefix) / "share" / "sluice" / "built-in-embedding-model"
 """Where the built-in model is put by `make setup`, and when the image of EMB is built."""
 
@@ -71,6 +72,20 @@ class ConvertedModel(BaseModel):
     forms: Annotated[tuple[Form, ...], Field(min_length=1)]
 
 
+class StaticFacts(BaseModel):
+    """`static.json`, of a model that `sluice models distill` has made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    vectors: str = Field(pattern=r"^[0-9a-f]{12}$")
+    dimension: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+    languages: tuple[str, ...]
+    recall_at_10: float
+    recall_at_10_of_source: float
+
+
 class Probe(BaseModel):
     """Texts and the vectors that the original makes of them: what a form must still do on the machine it runs on."""
 
@@ -94,6 +109,11 @@ def read_probe(folder: Path) -> Probe:
     return _read(folder / PROBE_FILE, Probe)
 
 
+def read_static(folder: Path) -> StaticFacts:
+    """What is in the folder of a static model, or `NotConverted`."""
+    return _read(folder / STATIC_FILE, StaticFacts)
+
+
 def is_converted(folder: Path) -> bool:
     """Whether a converted model is there."""
     return (folder / MODEL_FILE).is_file()
@@ -108,4 +128,4 @@ def _read(file: Path, kind: type[Content]) -> Content:
     try:
         return kind.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise NotConverted(f"{file} is not what `sluice models add` writes: {error}") from error
+        raise NotConverted(f"{file} is not what `sluice models` writes: {error}") from error

@@ -16,16 +16,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
 from sluice.embedding_models.calibration_texts import Texts
 from sluice.embedding_models.judging import questions_and_passages, recall
-from sluice.embedding_models.layout import TOKENIZER_FILE, NotConverted, read_model, write
+from sluice.embedding_models.layout import STATIC_FILE, TOKENIZER_FILE, StaticFacts, read_model, read_static, write
 from sluice.embedding_models.openvino_network import Network
 from sluice.embedding_models.tokenizing import ModelTokenizer, TokenizedText
 
-STATIC_FILE: Final = "static.json"
 _VECTORS_FILE: Final = "vectors.npy"
 _RECIPE: Final = "static 2"
 _DIGITS: Final = 12
@@ -40,20 +38,6 @@ _COMMON: Final = 10
 Vectors = NDArray[np.float32]
 
 
-class StaticFacts(BaseModel):
-    """`static.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str
-    vectors: str = Field(pattern=r"^[0-9a-f]{12}$")
-    dimension: int = Field(ge=1)
-    max_tokens: int = Field(ge=1)
-    languages: tuple[str, ...]
-    recall_at_10: float
-    recall_at_10_of_source: float
-
-
 class StaticModel:
     """A static model in memory."""
 
@@ -65,14 +49,6 @@ class StaticModel:
     def embed(self, batch: Sequence[TokenizedText]) -> Vectors:
         """One vector of unit length per text: (texts, dimension)."""
         return mean_vectors(self._vectors, batch)
-
-
-def read_static(folder: Path) -> StaticFacts:
-    """The facts of the model in this folder, or `NotConverted`."""
-    try:
-        return StaticFacts.model_validate_json((folder / STATIC_FILE).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise NotConverted(f"{folder / STATIC_FILE} is not what `sluice models distill` writes: {error}") from error
 
 
 def mean_vectors(table: Vectors, batch: Sequence[TokenizedText]) -> Vectors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 FinishReason = Literal["stop", "length"]
@@ -57,20 +58,32 @@ class StreamOptions(BaseModel):
 
 
 class JsonSchemaFormat(BaseModel):
-    """A schema that an answer must follow."""
+    """A schema that an answer must follow. What it is called is for whoever asks."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = Field(None, description="Answers follow the schema in any case")
     schema_: Any = Field(alias="schema", description="Judged by the backend: what is no schema is refused with 400")
 
 
 class ResponseFormat(BaseModel):
-    """What an answer looks like: text, any JSON object, or JSON that follows a schema."""
+    """What an answer looks like: text, any JSON object, or JSON that follows a schema.
 
-    model_config = ConfigDict(extra="ignore")
+    Nothing of it is ignored or supposed: an answer would be free that somebody thinks is bound.
+    """
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _means_one_thing(self) -> Self:
+        if self.json_schema is not None and self.type != "json_schema":
+            raise ValueError(f"has a json_schema, and its type is {self.type}: make it json_schema")
+        return self
 
 
 class GenerationParameters(BaseModel):

@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Sequence
 
 import httpx
+import numpy as np
 import pytest
 
 from services.emb import main, model_thread
+from services.emb.backends.base import Vectors
 from services.emb.catalog import WantedModel
-from tests.integration.emb_served import GatedModel, Served, serving, with_gated_model
+from sluice.embedding_models.tokenizing import TokenizedText
+from tests.integration.emb_served import GatedModel, Served, Wishes, serving, with_gated_model
 
 
 def test_work_of_a_client_that_left_is_dropped_and_its_place_is_free() -> None:
@@ -150,6 +154,33 @@ def test_a_model_that_cannot_be_loaded_is_reported() -> None:
             answer = await served.http.get("/readyz")
             assert answer.status_code == 503
             assert "could not be loaded" in answer.json()["detail"]
+
+    asyncio.run(case())
+
+
+def test_wishes_that_cannot_be_read_are_reported_as_well() -> None:
+    class Unreadable(Wishes):
+        def changed_at(self) -> int:
+            raise PermissionError("manifest.json")
+
+    async def case() -> None:
+        async with serving(lambda _: GatedModel(), Unreadable()) as served:
+            await served.until_stats(state="failed")
+
+    asyncio.run(case())
+
+
+def test_a_model_whose_vectors_depend_on_their_neighbours_is_not_served() -> None:
+    class Scaled(GatedModel):
+        """As dynamic quantization does: alike texts agree, and others change each other."""
+
+        def embed(self, batch: Sequence[TokenizedText]) -> Vectors:
+            largest = max(max(text.ids) for text in batch)
+            return np.array([(np.cos(largest / 1e4), np.sin(largest / 1e4))] * len(batch), dtype=np.float32)
+
+    async def case() -> None:
+        async with serving(lambda _: Scaled()) as served:
+            await served.until_stats(state="failed")
 
     asyncio.run(case())
 

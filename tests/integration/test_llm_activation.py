@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -220,6 +221,14 @@ def test_a_model_for_which_there_is_no_memory_is_refused_with_figures() -> None:
     asyncio.run(case())
 
 
+async def until(condition: Callable[[], object]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it never came to that")
+
+
 def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:
     class Moody(FixedModel):
         changes = 0
@@ -231,13 +240,6 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:
             if self.changes == 1:
                 raise ZeroDivisionError
             return Candidate(f"model {self.changes}", lambda: ExtractiveBackend(1000))
-
-    async def until(condition: Callable[[], object]) -> None:
-        for _ in range(1000):
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-        pytest.fail("it never came to that")
 
     async def case() -> None:
         catalog = Moody(Candidate("", lambda: ExtractiveBackend(1)))
@@ -254,6 +256,41 @@ def test_a_failure_that_nobody_foresaw_does_not_end_the_following() -> None:
         await host.close()
 
     asyncio.run(asyncio.wait_for(case(), 30))
+
+
+def test_a_change_of_the_manifest_during_an_exchange_is_followed_after_it() -> None:
+    loading = threading.Event()
+
+    def slowly() -> ExtractiveBackend:
+        loading.wait(20)
+        return ExtractiveBackend(1000)
+
+    class Changing(FixedModel):
+        changes = 0
+
+        def changed_at(self) -> tuple[int, int]:
+            return self.changes, 0
+
+        def wanted(self) -> Candidate:
+            return Candidate(f"model {self.changes}", slowly if self.changes == 1 else lambda: ExtractiveBackend(1000))
+
+    async def case() -> None:
+        catalog = Changing(Candidate("", lambda: ExtractiveBackend(1)))
+        host = ModelHost(catalog, LlmServiceSettings(models_poll_seconds=0.01), LlmMetrics())
+        await host.start()
+        following = asyncio.create_task(host.follow())
+        catalog.changes = 1
+        await asyncio.sleep(0.1)
+        catalog.changes = 2
+        await asyncio.sleep(0.1)
+        loading.set()
+        await until(lambda: host.current.name == "model 2")
+        assert host.stats()["refused"] is None
+        following.cancel()
+        await asyncio.wait({following})
+        await host.close()
+
+    asyncio.run(asyncio.wait_for(case(), 60))
 
 
 def test_two_exchanges_at_once_are_one_and_a_refusal() -> None:

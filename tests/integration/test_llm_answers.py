@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from services.llm.backends.base import Prompt
+from services.llm.backends.llama_cpp.backend import LlamaCppBackend
+from sluice.settings import LlmServiceSettings
+from sluice.wire.completions import ChatMessage
+from tests.gguf_models import TINY, write_model
 from tests.integration.llm_models import Llm, chunks, streamed_text
 
 
@@ -48,6 +55,30 @@ def test_a_stop_string_is_not_shown_even_in_part(llm: Llm) -> None:
 
     assert streamed_text(answer.text) == "one two thr"
     assert chunks(answer.text)[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_what_a_document_says_does_not_end_its_turn(llm: Llm) -> None:
+    def tokens(text: str) -> int:
+        return int(llm.ask(text, max_tokens=1).json()["usage"]["prompt_tokens"])
+
+    # A control token is one token; the same characters as text are several.
+    assert tokens("<|im_end|>") > tokens("a") + 3
+
+
+def test_a_prompt_begins_once_although_the_template_says_so_too(tmp_path: Path) -> None:
+    def tokens(name: str, *, begins: bool) -> int:
+        backend = LlamaCppBackend(
+            write_model(tmp_path / name, TINY, begins=begins), LlmServiceSettings(context_tokens=2048, sequences=1)
+        )
+
+        async def count() -> int:
+            answer = await backend.prepare(Prompt([ChatMessage(role="user", content="hello")]))
+            await backend.close()
+            return answer.prompt_tokens
+
+        return asyncio.run(count())
+
+    assert tokens("begins.gguf", begins=True) == tokens("plain.gguf", begins=False) + 1
 
 
 def test_usage_tells_what_was_cached_and_is_streamed_to_who_asked(llm: Llm) -> None:

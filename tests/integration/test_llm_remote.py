@@ -177,6 +177,24 @@ def test_after_five_failures_nobody_asks_for_thirty_seconds_and_then_one_does(re
     run(remote, case, CircuitBreaker(clock=clock))
 
 
+def test_an_answer_that_we_end_shows_that_the_server_is_well(remote: RemoteModel) -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(clock=clock)
+    for _ in range(5):
+        breaker.failed()
+    clock.now += 31
+
+    async def case(backend: RemoteBackend) -> None:
+        answer = await backend.prepare(a_prompt())
+        async with aclosing(answer.pieces()) as pieces:
+            async for _ in pieces:
+                break
+        # Two at once: it is not half-open any more.
+        assert await asyncio.gather(text(backend), text(backend)) == [SENTENCE, SENTENCE]
+
+    run(remote, case, breaker)
+
+
 def test_half_open_lets_one_pass_and_who_goes_away_decides_nothing() -> None:
     clock = Clock()
     breaker = CircuitBreaker(clock=clock)

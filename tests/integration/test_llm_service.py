@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,13 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
+from services.llm import main
 from services.llm.app import create_app
 from services.llm.backends.base import Facts, Piece, Prompt
 from services.llm.candidate import Candidate
 from services.llm.catalog import FixedModel
 from services.llm.host import ModelHost
+from services.llm.main import DrainingServer
 from services.llm.metrics import LlmMetrics
 from sluice.settings import LlmServiceSettings
 from sluice.testing.service_process import free_port
@@ -32,7 +34,7 @@ class GatedAnswer:
     def __init__(self, backend: GatedBackend, prompt: Prompt) -> None:
         self._backend = backend
         self._asked = prompt.messages[-1].content
-        self.prompt_tokens = len(backend.tokens(self._asked))
+        self.prompt_tokens = len(self._asked.split())
         self.max_tokens = prompt.max_tokens
 
     async def pieces(self) -> AsyncGenerator[Piece | Facts, None]:
@@ -66,7 +68,7 @@ class GatedBackend:
         self.began: list[str] = []
         self.closed: list[str] = []
 
-    def tokens(self, text: str) -> list[str]:
+    async def tokens(self, text: str) -> list[str]:
         return text.split()
 
     async def prepare(self, prompt: Prompt) -> GatedAnswer:
@@ -82,8 +84,8 @@ class GatedBackend:
 class Served:
     """A client of a service with a gated backend."""
 
-    def __init__(self, http: httpx.AsyncClient, backend: GatedBackend, host: ModelHost) -> None:
-        self.http, self.backend, self.host = http, backend, host
+    def __init__(self, http: httpx.AsyncClient, backend: GatedBackend, host: ModelHost, server: DrainingServer) -> None:
+        self.http, self.backend, self.host, self.server = http, backend, host, server
 
     async def ask(self, question: str, **body: Any) -> httpx.Response:
         return await self.http.post("/v1/chat/completions", json=asked(question, **body))
@@ -111,12 +113,12 @@ def text_of(chunks: list[Any]) -> str:
 
 
 @asynccontextmanager
-async def serving(slots: int, **settings: Any) -> AsyncIterator[Served]:
+async def serving(slots: int, *, drain_seconds: float = 60, **settings: Any) -> AsyncIterator[Served]:
     config = LlmServiceSettings(port=free_port(), **settings)
     metrics, backend = LlmMetrics(), GatedBackend(slots)
     host = ModelHost(FixedModel(Candidate("gated", lambda: backend)), config, metrics)
     app = create_app(config, host, metrics, on_failure=lambda: pytest.fail("not loaded"))
-    server = uvicorn.Server(uvicorn.Config(app, host=config.host, port=config.port, log_config=None))
+    server = DrainingServer(app, config, host, drain_seconds=drain_seconds)
     running = asyncio.create_task(server.serve())
     limits = httpx.Limits(max_connections=200)
     async with httpx.AsyncClient(base_url=f"http://{config.host}:{config.port}", timeout=60, limits=limits) as http:
@@ -124,7 +126,7 @@ async def serving(slots: int, **settings: Any) -> AsyncIterator[Served]:
             if server.started:
                 break
             await asyncio.sleep(POLL_SECONDS)
-        yield Served(http, backend, host)
+        yield Served(http, backend, host, server)
         backend.gate.set()
     server.should_exit = True
     await running
@@ -364,6 +366,23 @@ def test_streams_one_after_the_other_and_side_by_side_all_end_properly() -> None
         await served.until_stats(active=0, waiting=0)
 
     with_gated_backend(case, slots=4)
+
+
+def test_sigterm_ends_the_service_although_the_model_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Complaint 2."""
+    monkeypatch.setattr(main, "_CLOSE_SECONDS", 1)
+
+    async def case() -> None:
+        async with serving(1, drain_seconds=0.3) as served:
+            served.backend.gate.clear()
+            stuck = asyncio.create_task(served.ask("stuck"))
+            await served.until_stats(active=1)
+            served.server.handle_exit(signal.SIGTERM, None)
+            await served.until_stats(draining=True)
+            with pytest.raises(httpx.HTTPError):
+                (await stuck).raise_for_status()
+
+    asyncio.run(asyncio.wait_for(case(), 60))
 
 
 def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:

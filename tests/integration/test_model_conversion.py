@@ -80,6 +80,14 @@ def test_a_model_is_converted_measured_and_distilled_and_both_are_served_beside_
     assert sluice_models(models, "activate", "tiny", "--alias", "tiny").returncode == 0
     distilled = sluice_models(models, "distill", "--from", models / entry["path"], "--name", "tiny-static")
     assert distilled.returncode == 0, distilled.stderr
+    static = json.loads(sluice_models(models, "ls", "--json").stdout)[-1]
+    elsewhere = tmp_path / "elsewhere"
+    copied = sluice_models(
+        elsewhere, "add", models / static["path"], "--type", "embed", "--backend", "static", "--json"
+    )
+    assert json.loads(copied.stdout)["dimension"] == static["dimension"] == 64
+    refused = sluice_models(elsewhere, "add", source, "--type", "embed", "--backend", "static")
+    assert (refused.returncode, "static.json" in refused.stderr) == (Exit.FAILED, True)
     assert sluice_models(models, "activate", "tiny-static", "--alias", "fast").returncode == 0
     with running_service("emb", variables={"SLUICE_MODELS_FOLDER": str(models)}) as service:
         cards = {card["id"]: card for card in httpx.get(f"{service.url}/v1/models").json()["data"]}

@@ -335,6 +335,50 @@ def test_a_thread_that_is_stopped_tells_whoever_still_waits() -> None:
     assert bench.context.closed
 
 
+def test_a_thread_that_has_ended_takes_no_order() -> None:
+    bench = Bench(FakeContext())
+    assert bench.engine.stop()
+
+    async def case() -> None:
+        with pytest.raises(TemporarilyUnavailable):
+            await bench.text([1])
+
+    run(case)
+
+
+def test_orders_that_wait_when_the_thread_ends_are_told() -> None:
+    bench = Bench(FakeContext(sequences=1))
+
+    async def case() -> None:
+        running = asyncio.create_task(bench.text([1], 10**6))
+        await until(lambda: bench.engine.stats()["tokens_written_total"])
+        waiting = asyncio.create_task(bench.text([2]))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(bench.engine.stop)
+        for each in (running, waiting):
+            with pytest.raises(TemporarilyUnavailable):
+                await each
+
+    run(case)
+
+
+def test_a_thread_that_is_stuck_is_not_waited_for_and_keeps_its_context() -> None:
+    bench = Bench(FakeContext(), stuck_seconds=0.2)
+
+    async def case() -> None:
+        bench.context.gate.clear()
+        stuck = asyncio.create_task(bench.text([1]))
+        await until(lambda: not bench.engine.responsive)
+        assert not await asyncio.to_thread(bench.engine.stop)
+        assert not bench.context.closed
+        bench.context.gate.set()
+        with pytest.raises(TemporarilyUnavailable):
+            await stuck
+
+    run(case)
+    assert bench.engine.stop()
+
+
 def test_a_context_that_cannot_be_opened_is_told_to_who_starts_the_thread() -> None:
     def refuse() -> FakeContext:
         raise MemoryError("none left")

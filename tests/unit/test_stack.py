@@ -137,7 +137,7 @@ def test_a_container_is_not_killed_before_its_process_has_had_its_time() -> None
         "api": float(re.findall(r"timeout_graceful_shutdown=(\d+)", serve)[0]),
         "worker": float(celery_app(broker).conf.worker_soft_shutdown_timeout),
         "emb": emb._DRAIN_SECONDS + emb._CLOSE_SECONDS,
-        "llm": max(llm._GRACE_SECONDS, LlmServiceSettings.model_fields["queue_seconds"].default),
+        "llm": llm._DRAIN_SECONDS + llm._CLOSE_SECONDS + LlmServiceSettings.model_fields["stuck_seconds"].default,
     }
 
     for name, needed in own.items():

@@ -19,7 +19,7 @@ from services.cli.client import Client
 from services.cli.exit_codes import CommandError, Exit
 from services.cli.output import say, show_json, show_table, size
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
-from sluice.embedding_models.layout import BUILT_IN, is_converted, read_model
+from sluice.embedding_models.layout import BUILT_IN, is_converted, read_model, read_static
 from sluice.errors import Conflict, NotFound, SluiceError
 from sluice.model_store.manifest import Manifest, ModelEntry, ModelType
 from sluice.model_store.store import Description, ModelStore
@@ -118,15 +118,7 @@ def distill(
         facts = static.distill(origin, made, shipped_texts(languages), len(os.sched_getaffinity(0)))
         entry = store.add(
             made,
-            Description(
-                name=name,
-                type="embed",
-                backend="static",
-                dimension=facts.dimension,
-                context=facts.max_tokens,
-                languages=tuple(facts.languages),
-                measured=(("recall_at_10", facts.recall_at_10),),
-            ),
+            _as_distilled(made, Description(name=name, type="embed", backend="static")),
         )
     say(f"Recall@10 {facts.recall_at_10:.3f}, of the original {facts.recall_at_10_of_source:.3f}.")
     show_table(["model", "sha256"], [(entry.key, entry.sha256)])
@@ -235,6 +227,10 @@ def _ready_to_run(
     if described.type != "embed" or described.backend == "sentence_transformers":
         yield path, described
         return
+    if described.backend == "static":
+        # Not made here, only taken from elsewhere: `distill` makes them.
+        yield path, _as_distilled(path, described)
+        return
     if not is_converted(path):
         with TemporaryDirectory() as scratch:
             converted = Path(scratch) / "model"
@@ -271,6 +267,17 @@ def _as_converted(folder: Path, described: Description) -> Description:
         context=model.max_tokens,
         languages=model.languages,
         measured=tuple(quality.model_dump().items()),
+    )
+
+
+def _as_distilled(folder: Path, described: Description) -> Description:
+    facts = read_static(folder)
+    return replace(
+        described,
+        dimension=facts.dimension,
+        context=facts.max_tokens,
+        languages=facts.languages,
+        measured=(("recall_at_10", facts.recall_at_10),),
     )
 
 

@@ -100,7 +100,7 @@ class CompletionBackend(Protocol):
     def responsive(self) -> bool:
         """Whether what computes the answers has shown itself lately."""
 
-    def tokens(self, text: str) -> list[str]:
+    async def tokens(self, text: str) -> list[str]:
         """The text in this backend's tokens."""
 
     async def prepare(self, prompt: Prompt) -> PreparedAnswer:

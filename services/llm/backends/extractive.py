@@ -47,9 +47,9 @@ class ExtractiveBackend:
     def __init__(self, context_tokens: int) -> None:
         self.context_tokens = context_tokens
 
-    def tokens(self, text: str) -> list[str]:
-        """Words, each with the white space behind it."""
-        return _TOKEN.findall(text)
+    async def tokens(self, text: str) -> list[str]:
+        """Words, each with the white space behind it, found in another thread."""
+        return await asyncio.to_thread(_TOKEN.findall, text)
 
     async def prepare(self, prompt: Prompt) -> ExtractiveAnswer:
         """Count the words; `Malformed` if they are too many, or another form is asked for than quotations."""
@@ -59,7 +59,7 @@ class ExtractiveBackend:
                 code="unsupported_parameter",
                 param="grammar" if prompt.grammar is not None else "response_format",
             )
-        count = sum(len(self.tokens(text)) for text in prompt.texts())
+        count = await asyncio.to_thread(lambda: sum(len(_TOKEN.findall(text)) for text in prompt.texts()))
         if count > self.context_tokens:
             raise Malformed(
                 f"The prompt has {count} tokens; {self.context_tokens} are accepted.",

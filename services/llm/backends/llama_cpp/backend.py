@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services.llm.backends.base import Facts, Piece, Prompt
 from services.llm.backends.llama_cpp.answer import Order
+from services.llm.backends.llama_cpp.control_tokens import Quoting
 from services.llm.backends.llama_cpp.engine import Engine
 from services.llm.backends.llama_cpp.errors import ModelUnusable
 from services.llm.backends.llama_cpp.grammar import checked
@@ -37,6 +38,7 @@ class LlamaCppBackend:
         self._model = NativeModel(file)
         try:
             self._template = _template(self._model, file)
+            self._quoting = Quoting(self._model.control_names())
             self.slots = settings.sequences
             self.context_tokens = min(settings.context_tokens, self._model.trained_context)
             self._answer_tokens = settings.answer_tokens
@@ -65,11 +67,9 @@ class LlamaCppBackend:
         """Whether the owner thread has come round for a step lately."""
         return self._engine.responsive
 
-    def tokens(self, text: str) -> list[str]:
-        """The text in the model's tokens."""
-        return [
-            self._model.piece(token).decode(errors="replace") for token in self._model.tokenize(text, special=False)
-        ]
+    async def tokens(self, text: str) -> list[str]:
+        """The text in the model's tokens, read in another thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._pieces_of, text)
 
     async def prepare(self, prompt: Prompt) -> LlamaCppAnswer:
         """Read the request in another thread; `Malformed` says what is wrong with it."""
@@ -81,10 +81,18 @@ class LlamaCppBackend:
         return {**self._engine.stats(), "threads": self._threads}
 
     async def close(self) -> None:
-        """Stop the owner thread, which frees samplers, batch and context; then free the model."""
-        await asyncio.to_thread(self._engine.stop)
-        self._readers.shutdown()
-        self._model.close()
+        """Stop the owner thread, which frees samplers, batch and context; then free the model.
+
+        A thread that is stuck in a step keeps both: freed under it, they would end the process.
+        """
+        ended = await asyncio.to_thread(self._engine.stop)
+        self._readers.shutdown(wait=ended, cancel_futures=not ended)
+        if ended:
+            self._model.close()
+
+    def _pieces_of(self, text: str) -> list[str]:
+        tokens = self._model.tokenize(text, special=False, begin=False)
+        return [self._model.piece(token).decode(errors="replace") for token in tokens]
 
     def _prepared(self, prompt: Prompt, loop: asyncio.AbstractEventLoop) -> LlamaCppAnswer:
         if prompt.raw:
@@ -92,7 +100,10 @@ class LlamaCppBackend:
         elif self._template is None:
             raise Malformed("This model has no chat template: use /v1/completions.", code="no_chat_template")
         else:
-            tokens = self._model.tokenize(self._template.render(prompt.messages), special=True)
+            text = self._template.render(self._quoting.messages(prompt.messages))
+            # Many templates write the begin token themselves; two of them are what no model was trained on.
+            begins = bool(self._model.begin_token) and text.startswith(self._model.begin_token)
+            tokens = self._model.tokenize(text, special=True, begin=not begins)
         if not tokens:
             raise Malformed("The prompt is empty.", code="empty_prompt", param="prompt")
         grammar = _grammar(prompt)

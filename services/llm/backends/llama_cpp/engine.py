@@ -51,6 +51,7 @@ class Engine:
         self._outgoing: dict[Stream, list[Item]] = {}
         self._changed = threading.Condition()
         self._stopping = False
+        self._ended = False
         self._opened = threading.Event()
         self._opening_failed: BaseException | None = None
         self._beat = time.monotonic()
@@ -64,16 +65,19 @@ class Engine:
         if self._opening_failed:
             raise self._opening_failed
 
-    def stop(self) -> None:
-        """End after the current step, and free the context."""
+    def stop(self) -> bool:
+        """End after the current step, and free the context; False if that step does not come to its end."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(self._stuck_seconds)
+        return not self._thread.is_alive()
 
     def submit(self, order: Order) -> None:
-        """Have an order carried out."""
+        """Have an order carried out; `TemporarilyUnavailable` once the thread has ended."""
         with self._changed:
+            if self._ended:
+                raise _stopped()
             self._orders.append(order)
             self._changed.notify()
 
@@ -122,7 +126,12 @@ class Engine:
         except Exception:  # noqa: BLE001 - readiness fails from here on, and the log says why
             telemetry.logger().exception("engine.died")
         finally:
-            self._fail(list(self._answers), TemporarilyUnavailable("The model has been stopped.", code="llm_stopped"))
+            with self._changed:
+                self._ended = True
+                waiting, self._orders = list(self._orders), deque()
+            for order in waiting:
+                self._tell(order.stream, [_stopped()])
+            self._fail(list(self._answers), _stopped())
             self._hand_over()
             context.close()
 
@@ -244,6 +253,10 @@ class Engine:
         outgoing, self._outgoing = self._outgoing, {}
         for loop in {stream.loop for stream in outgoing}:
             _call(loop, {stream: items for stream, items in outgoing.items() if stream.loop is loop})
+
+
+def _stopped() -> TemporarilyUnavailable:
+    return TemporarilyUnavailable("The model has been stopped.", code="llm_stopped")
 
 
 def _goes_on(answer: Answer) -> bool:

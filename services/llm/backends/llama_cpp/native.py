@@ -80,16 +80,19 @@ class NativeModel:
         """The C pointer of the vocabulary, for samplers."""
         return self._vocabulary
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """The tokens of a text. With `special`, names of control tokens in it stand for them."""
+    def tokenize(self, text: str, *, special: bool, begin: bool = True) -> list[int]:
+        """The tokens of a text. With `special`, names of control tokens in it stand for them.
+
+        With `begin`, what the model wants before every text stands before it.
+        """
         # Lone surrogates have no bytes; a question mark is what they become everywhere else.
         content = text.encode(errors="replace")
         room = len(content) + 8
         tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, content, len(content), tokens, room, special, special)
+        count = llama_cpp.llama_tokenize(self._vocabulary, content, len(content), tokens, room, begin, special)
         if count < 0:
             tokens = (llama_cpp.llama_token * -count)()
-            count = llama_cpp.llama_tokenize(self._vocabulary, content, len(content), tokens, -count, special, special)
+            count = llama_cpp.llama_tokenize(self._vocabulary, content, len(content), tokens, -count, begin, special)
         return list(tokens[:count])
 
     def piece(self, token: int) -> bytes:
@@ -110,6 +113,12 @@ class NativeModel:
         if token < 0:
             return ""
         return bytes(llama_cpp.llama_vocab_get_text(self._vocabulary, token) or b"").decode(errors="replace")
+
+    def control_names(self) -> list[str]:
+        """The names of all tokens that stand for themselves only where `tokenize` is told `special`."""
+        of_control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        tokens = range(self.vocabulary_size)
+        return [self.name_of(t) for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocabulary, t) & of_control]
 
     def ends_answer(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""

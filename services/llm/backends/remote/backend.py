@@ -32,7 +32,7 @@ class RemoteBackend:
         self._settings = settings
         self._server = RemoteServer(settings, breaker or CircuitBreaker())
 
-    def tokens(self, text: str) -> list[str]:  # noqa: ARG002 - of the protocol
+    async def tokens(self, text: str) -> list[str]:  # noqa: ARG002 - of the protocol
         """Not known here."""
         raise Malformed("The model is remote, and its tokens are not known here.", code="unsupported_parameter")
 

@@ -57,10 +57,12 @@ class RemoteServer:
     async def lines(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
         """The lines of the server's answer. Attempts are repeated until the first of them is there, not after."""
         self._breaker.enter()
+        lines: _Lines | None = None
         try:
             response = await self._answered(body)
+            lines = _Lines(response)
             try:
-                yield response.aiter_lines()
+                yield lines.all()
             finally:
                 await response.aclose()
         except (httpx.HTTPError, TemporarilyUnavailable) as error:
@@ -73,7 +75,12 @@ class RemoteServer:
             self._breaker.succeeded()
             raise
         except BaseException:
-            self._breaker.gave_up()
+            # Whoever leaves, at a stop string or a limit of tokens for one, says something of the server only if it
+            # has begun to answer.
+            if lines is not None and lines.has_begun:
+                self._breaker.succeeded()
+            else:
+                self._breaker.gave_up()
             raise
         self._breaker.succeeded()
 
@@ -122,6 +129,19 @@ class RemoteServer:
         self._failures += 1
         self._breaker.failed()
         telemetry.logger().warning("remote.failed", error=type(error).__name__, detail=str(error))
+
+
+class _Lines:
+    """The lines of an answer, and whether there was one."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.has_begun = False
+
+    async def all(self) -> AsyncIterator[str]:
+        async for line in self._response.aiter_lines():
+            self.has_begun = True
+            yield line
 
 
 def _credentials(settings: LlmServiceSettings, http: httpx.AsyncClient) -> Credentials:
