@@ -49,6 +49,8 @@ class Recorder:
         self._settings = settings
         self._connection: Connection | None = None
         self._next = 0.0
+        # Since the last look at the dead letters.
+        self._has_declared = False
 
     def run_if_due(self) -> None:
         """Record what is there, once a second."""
@@ -72,6 +74,7 @@ class Recorder:
             raise
 
     def _empty(self, channel: Any) -> int:
+        self._has_declared = False
         for number in range(_AT_ONCE):
             message = channel.basic_get(DEAD)
             if message is None:
@@ -94,8 +97,9 @@ class Recorder:
         # Somebody has deleted a queue: it is made anew, and the step is not to blame. One that this code does not know
         # would never be there; its messages count as attempts, so that they come to an end.
         lost_its_queue = reason == _UNROUTED and queue in QUEUES
-        if lost_its_queue:
+        if lost_its_queue and not self._has_declared:
             declare_topology(self._broker)
+            self._has_declared = True
         with unscoped_session(self._sessions) as session:
             step = _step_of(session, body)
             step_id = step.id if step else None
