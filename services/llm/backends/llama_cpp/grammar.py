@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from services.llm.backends.llama_cpp.ambiguity import require_few_ways
 from services.llm.backends.llama_cpp.errors import GrammarRefused
+from services.llm.backends.llama_cpp.gbnf import TOKEN
 
 LARGEST: Final = 65_536
 """Characters of a grammar at most."""
@@ -18,18 +20,6 @@ DEEPEST: Final = 256
 MOST_REPEATS: Final = 1_000
 """The product of counts of nested repetitions at most: `(x{30}){30}` writes 900 rules."""
 
-_TOKEN: Final = re.compile(
-    r"""
-      (?P<space>[ \t\r\n]+|\#[^\n]*)
-    | (?P<rule>[A-Za-z0-9_-]+)[ \t]*::=
-    | (?P<name>[A-Za-z0-9_-]+)
-    | (?P<literal>"(?:[^"\\\n]|\\.)*")
-    | (?P<chars>\[(?:[^\]\\\n]|\\.)*\])
-    | (?P<count>\{[ \t]*(?P<least>\d{1,6})[ \t]*(?:,[ \t]*(?P<most>\d{1,6})?[ \t]*)?\})
-    | (?P<mark>[()|.*+?])
-    """,
-    re.VERBOSE,
-)
 _ESCAPES: Final = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|[tnr\\\"\[\]])")
 
 
@@ -40,6 +30,7 @@ def checked(grammar: str) -> str:
     if "\0" in grammar or (not grammar.isprintable() and any(ord(c) < 32 and c not in "\t\r\n" for c in grammar)):  # noqa: PLR2004
         raise GrammarRefused("The grammar has control characters; write them as \\x00.", param="grammar")
     _Reader(grammar).read()
+    require_few_ways(grammar)
     return grammar
 
 
@@ -59,7 +50,7 @@ class _Reader:
     def read(self) -> None:
         at = 0
         while at < len(self._grammar):
-            found = _TOKEN.match(self._grammar, at)
+            found = TOKEN.match(self._grammar, at)
             if found is None:
                 raise self._wrong(f"{self._grammar[at : at + 20]!r} is not understood", at)
             self._take(found)
@@ -72,7 +63,7 @@ class _Reader:
             raise self._wrong(f"rule {missing[0]!r} is used and not defined", 0)
 
     def _take(self, found: re.Match[str]) -> None:
-        kind = found.lastgroup if found.lastgroup not in {"least", "most"} else "count"
+        kind = found.lastgroup if found.lastgroup not in {"least", "comma", "most"} else "count"
         text = found.group()
         if kind == "space":
             return
