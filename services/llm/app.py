@@ -55,7 +55,7 @@ RequestT = TypeVar("RequestT", ChatCompletionRequest, CompletionRequest)
 def create_app(
     settings: LlmServiceSettings, host: ModelHost, metrics: LlmMetrics, *, on_failure: Callable[[], None]
 ) -> Application:
-    """The service around a model. `on_failure` is called when the model cannot be loaded."""
+    """The service around a model. `on_failure` is called when it cannot be loaded, or is stuck for good."""
     endpoints = Endpoints(settings, host, metrics)
     app = Starlette(
         routes=[
@@ -192,12 +192,13 @@ class Endpoints:
 async def _lifespan(host: ModelHost, on_failure: Callable[[], None], _: Starlette) -> AsyncIterator[None]:
     """Load the model beside the first requests, which are told to wait; free it at the end."""
     loading = asyncio.create_task(_load(host, on_failure))
-    following = asyncio.create_task(host.follow())
+    beside = [asyncio.create_task(host.follow()), asyncio.create_task(host.watch(on_failure))]
     try:
         yield
     finally:
-        following.cancel()
-        await asyncio.gather(loading, following, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(loading, *beside, return_exceptions=True)
         await host.close()
 
 

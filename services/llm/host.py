@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from sluice.settings import LlmServiceSettings
 _DRAINING_RETRY_SECONDS: Final = 5.0
 _LOADING_RETRY_SECONDS: Final = 5.0
 _MEGABYTE: Final = 1024**2
+_LOOK_SECONDS: Final = 1.0
+_GIVE_UP_SECONDS: Final = 45.0
 
 
 class State(StrEnum):
@@ -55,11 +58,14 @@ class ModelHost:
         metrics: LlmMetrics,
         *,
         available: Callable[[], int | None] = free_memory,
+        give_up_seconds: float = _GIVE_UP_SECONDS,
     ) -> None:
+        """A model that has not been responsive for `give_up_seconds` will not be any more."""
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
         self._available = available
+        self._give_up_seconds = give_up_seconds
         self._current: ServedModel | None = None
         self._previous: str | None = None
         self._refused: str | None = None
@@ -131,6 +137,17 @@ class ModelHost:
             except Exception as error:  # noqa: BLE001 - whatever it is, the next change must be followed
                 self._refused = f"The model could not be loaded ({type(error).__name__}); the log has the details."
                 telemetry.logger().exception("model.refused")
+
+    async def watch(self, on_stuck: Callable[[], None]) -> None:
+        """Call `on_stuck` once the model has been stuck for too long: only a new process helps then."""
+        seen = time.monotonic()
+        while time.monotonic() - seen < self._give_up_seconds:
+            await asyncio.sleep(min(_LOOK_SECONDS, self._give_up_seconds))
+            if self.state is not State.READY or self.current.backend.responsive:
+                seen = time.monotonic()
+        telemetry.logger().error("model.stuck", model=self.current.name, seconds=self._give_up_seconds)
+        self.state = State.FAILED
+        on_stuck()
 
     @contextmanager
     def using(self) -> Iterator[ServedModel]:

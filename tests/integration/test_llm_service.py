@@ -18,7 +18,7 @@ from services.llm.app import create_app
 from services.llm.backends.base import Facts, Piece, Prompt
 from services.llm.candidate import Candidate
 from services.llm.catalog import FixedModel
-from services.llm.host import ModelHost
+from services.llm.host import ModelHost, State
 from services.llm.main import DrainingServer
 from services.llm.metrics import LlmMetrics
 from sluice.settings import LlmServiceSettings
@@ -383,6 +383,24 @@ def test_sigterm_ends_the_service_although_the_model_is_stuck(monkeypatch: pytes
                 (await stuck).raise_for_status()
 
     asyncio.run(asyncio.wait_for(case(), 60))
+
+
+def test_a_model_that_is_stuck_for_good_ends_the_process_which_is_started_again() -> None:
+    async def case() -> None:
+        backend = GatedBackend(1)
+        catalog = FixedModel(Candidate("gated", lambda: backend))
+        host = ModelHost(catalog, LlmServiceSettings(), LlmMetrics(), give_up_seconds=0.1)
+        await host.start()
+        gone = asyncio.Event()
+        watching = asyncio.create_task(host.watch(gone.set))
+        await asyncio.sleep(0.3)
+        assert not gone.is_set()
+        backend.responsive = False
+        await gone.wait()
+        await watching
+        assert host.state is State.FAILED
+
+    asyncio.run(asyncio.wait_for(case(), 30))
 
 
 def test_draining_finishes_what_was_accepted_and_refuses_the_rest() -> None:

