@@ -105,9 +105,9 @@ def s3(endpoint: str, access_key: str, secret_key: str, bucket: str) -> Probe:
 
     def probe() -> None:
         # Slow to import, and not needed until the server has been started.
-        import boto3  # noqa: PLC0415
-        from botocore.config import Config  # noqa: PLC0415
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+        import boto3  # noqa: PLC0415 - see above
+        from botocore.config import Config  # noqa: PLC0415 - see above
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - see above
 
         client = boto3.client(
             "s3",

@@ -55,7 +55,7 @@ def signing_key() -> str:
     """An Ed25519 private key: PEM, PKCS 8."""
     try:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - see below
-        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat  # noqa: PLC0415 - same
     except ImportError as error:
         # The extra `cli` alone does without it: only who sets up a deployment needs it.
         raise CommandError(

@@ -20,9 +20,9 @@ from typing import Any, Final
 import numpy as np
 
 # Both libraries below report their use over the network where this package is found; Sluice talks to nobody.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None keeps it out
 
-import nncf  # noqa: E402
+import nncf  # noqa: E402 - after the line above, and so are all that follow
 import openvino  # noqa: E402
 from transformers.utils import logging as transformers_log  # noqa: E402
 

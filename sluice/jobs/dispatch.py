@@ -69,7 +69,7 @@ _WAITING: Final = text(
     """
 )
 _PLACE: Final = text(
-    f"SELECT place FROM (SELECT step_id, row_number() OVER (ORDER BY turn, available_at, id) AS place "  # noqa: S608
+    f"SELECT place FROM (SELECT step_id, row_number() OVER (ORDER BY turn, available_at, id) AS place "  # noqa: S608 - same
     f"FROM ({_TURNS}) turns) places WHERE step_id = :step_id"
 )
 _LONGEST_LINE: Final = 10_000

@@ -149,7 +149,7 @@ def _character(text: str) -> int:
     if text[0] != "\\" or len(text) == 1:
         return ord(text)
     hexadecimal = text[2:]
-    return int(hexadecimal, base=16) if len(text) > 2 else ord(_ESCAPED.get(text[1], text[1]))  # noqa: PLR2004
+    return int(hexadecimal, base=16) if hexadecimal else ord(_ESCAPED.get(text[1], text[1]))
 
 
 def _set_of(text: str) -> Ranges:
