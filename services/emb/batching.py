@@ -1,4 +1,7 @@
-"""Which texts go through the model together: oldest first, nearest lengths beside it, within a budget of tokens."""
+"""Which texts go through the model together: oldest first, nearest lengths beside it, within a budget of tokens.
+
+Questions go before documents, however many of these wait; while both wait, each has every other pass: neither starves.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,13 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from sluice.embedding_models.shapes import most_texts
 from sluice.wire.embeddings import InputType
 
-# A document counts as this much younger than a query, so a question overtakes bulk work, but not for ever.
-_DOCUMENT_PATIENCE_SECONDS = 2.0
-# And the texts of a long list count as younger the more of the list goes before them, by a second for this many tokens:
-# a shorter list that comes later has its turn in between, and neither waits for ever.
+# The texts of a long list count as younger the more of the list goes before them, by a second for this many tokens: a
+# shorter list that comes later has its turn in between, and neither waits for ever.
 _TOKENS_PER_SECOND_OF_PATIENCE = 16_384
 # Below this length padding costs less than a pass of its own.
 _SHORT_TOKENS = 32
@@ -52,14 +53,21 @@ class WaitingText(Generic[OwnerT]):
         return not self.taken and self.owner.wanted
 
 
+_ByAge = list[tuple[float, int, WaitingText[OwnerT]]]
 _ByLength = dict[int, deque[WaitingText[OwnerT]]]
+# What is looked for first and what instead, by what went last.
+_BY_TURNS: Final[dict[InputType, tuple[InputType, InputType]]] = {
+    "document": ("query", "document"),
+    "query": ("document", "query"),
+}
 
 
 class WaitingTexts(Generic[OwnerT]):
     """The texts that wait, and the rule by which they leave in batches. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._by_age: list[tuple[float, int, WaitingText[OwnerT]]] = []
+        self._by_age: dict[InputType, _ByAge[OwnerT]] = {"query": [], "document": []}
+        self._last: InputType = "document"
         self._lanes: dict[tuple[Hashable, InputType], _ByLength[OwnerT]] = {}
         self._arrivals = count()
 
@@ -68,10 +76,9 @@ class WaitingTexts(Generic[OwnerT]):
         ahead = 0
         # Longest first within a request: its batches then have almost equal lengths.
         for text in sorted(texts, key=lambda text: -text.tokens):
-            patience = 0.0 if text.input_type == "query" else _DOCUMENT_PATIENCE_SECONDS
-            due = now + patience + ahead / _TOKENS_PER_SECOND_OF_PATIENCE
+            due = now + ahead / _TOKENS_PER_SECOND_OF_PATIENCE
             ahead += text.tokens
-            heapq.heappush(self._by_age, (due, next(self._arrivals), text))
+            heapq.heappush(self._by_age[text.input_type], (due, next(self._arrivals), text))
             self._lane_of(text).setdefault(text.tokens, deque()).append(text)
 
     def take(self, budget_for: Callable[[WaitingText[OwnerT]], int]) -> list[WaitingText[OwnerT]]:
@@ -80,9 +87,13 @@ class WaitingTexts(Generic[OwnerT]):
         Its longest text times its size is at most the budget for its oldest text, in tokens, unless it is a single
         text that is longer.
         """
-        oldest = self._pop_oldest()
+        first, second = _BY_TURNS[self._last]
+        oldest = self._pop_oldest(first) or self._pop_oldest(second)
         if oldest is None:
+            # Nothing waits, so all that is left in the lanes is gone or taken.
+            self._lanes.clear()
             return []
+        self._last = oldest.input_type
         lane, budget = self._lane_of(oldest), budget_for(oldest)
         batch, longest = [oldest], oldest.tokens
         for length in sorted(lane, key=lambda length: abs(length - oldest.tokens)):
@@ -94,14 +105,13 @@ class WaitingTexts(Generic[OwnerT]):
                 longest = padded if mates else longest
         return batch
 
-    def _pop_oldest(self) -> WaitingText[OwnerT] | None:
-        while self._by_age:
-            *_, text = heapq.heappop(self._by_age)
+    def _pop_oldest(self, input_type: InputType) -> WaitingText[OwnerT] | None:
+        by_age = self._by_age[input_type]
+        while by_age:
+            *_, text = heapq.heappop(by_age)
             if text.waits:
                 text.taken = True
                 return text
-        # Nothing waits, so all that is left in the lanes is gone or taken.
-        self._lanes.clear()
         return None
 
     def _lane_of(self, text: WaitingText[OwnerT]) -> _ByLength[OwnerT]:

@@ -44,21 +44,23 @@ def test_the_oldest_request_goes_first_and_younger_ones_of_its_length_ride_along
     assert [(t.owner is old, t.tokens) for t in waiting.take(lambda _: 64)] == [(True, 20), (False, 21)]
 
 
-def test_a_query_overtakes_documents_that_came_shortly_before() -> None:
+def test_a_query_overtakes_documents_however_long_they_have_waited() -> None:
     waiting: WaitingTexts[Caller] = WaitingTexts()
-    waiting.add(texts(Caller(), 30, 30), now=10.0)
-    waiting.add(texts(Caller(), 8, input_type="query"), now=10.5)
+    waiting.add(texts(Caller(), 30, 30), now=0)
+    waiting.add(texts(Caller(), 8, input_type="query"), now=60)
 
     assert [t.input_type for t in waiting.take(lambda _: 2048)] == ["query"]
     assert lengths(waiting.take(lambda _: 2048)) == [30, 30]
 
 
-def test_a_stream_of_queries_does_not_starve_an_old_document() -> None:
+def test_queries_and_documents_have_every_other_pass_while_both_wait() -> None:
     waiting: WaitingTexts[Caller] = WaitingTexts()
-    waiting.add(texts(Caller(), 30), now=0)
-    waiting.add(texts(Caller(), 8, input_type="query"), now=60)
+    waiting.add(texts(Caller(), *[200] * 4), now=0)
+    for now in range(1, 5):
+        waiting.add(texts(Caller(), 200, input_type="query"), now=now)
 
-    assert [t.input_type for t in waiting.take(lambda _: 2048)] == ["document"]
+    taken = [text.input_type for _ in range(8) for text in waiting.take(lambda _: 256)]
+    assert taken == ["query", "document"] * 4
 
 
 def test_a_long_list_and_a_shorter_one_that_comes_later_take_turns() -> None:
