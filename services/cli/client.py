@@ -41,9 +41,9 @@ class Client:
     ) -> None:
         """`silence`: seconds in which the server may say nothing. `trust`: whose certificates; False: anybody's."""
         self._url = account.url
-        self._http = httpx.Client(
-            base_url=account.url, timeout=httpx.Timeout(silence, connect=min(silence, 5.0)), verify=trust
-        )
+        self._timeout = httpx.Timeout(silence, connect=min(silence, 5.0))
+        self._trust = trust
+        self._http = self._opened()
         if account.token:
             self.authorize(account.token)
 
@@ -52,6 +52,18 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    def renew(self) -> None:
+        """Leave the connections as they are and open new ones.
+
+        For who goes on after a signal has interrupted a request: it may have come while the pool's lock was being
+        taken (httpcore's is a plain `threading.Lock`), and then the next request would wait for it for ever.
+        """
+        headers, self._http = self._http.headers, self._opened()
+        self._http.headers = headers
+
+    def _opened(self) -> httpx.Client:
+        return httpx.Client(base_url=self._url, timeout=self._timeout, verify=self._trust)
 
     def authorize(self, token: str) -> None:
         """Call as whoever this token was given to."""

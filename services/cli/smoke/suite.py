@@ -89,6 +89,7 @@ def run(visit: Visit, report: Report, tell: Callable[[Result], None]) -> None:
     finally:
         started = time.perf_counter()
         with postponed():
+            visit.client.renew()
             report.left = clean_up(visit)
             add(_cleaned(report.left, _since(started)))
 
