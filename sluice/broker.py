@@ -73,6 +73,18 @@ def declare_topology(settings: BrokerSettings) -> None:
             queue(channel).declare()
 
 
+def messages_waiting(settings: BrokerSettings) -> dict[str, int]:
+    """How many messages of each work queue no worker has; a queue that somebody has deleted is made anew.
+
+    On a connection of its own: the broker would not answer on one that publishes, while it is short of memory.
+    """
+    declare_topology(settings)
+    limits = {"read_timeout": 10, "write_timeout": 10}
+    connection = Connection(settings.url.get_secret_value(), connect_timeout=5, transport_options=limits)
+    with may_be_away(connection), connection, connection.channel() as channel:
+        return {queue.name: queue(channel).queue_declare(passive=True).message_count for queue in work_queues()}
+
+
 def celery_app(settings: BrokerSettings, *, transport: dict[str, Any] | None = None) -> Celery:
     """The Celery application of workers and dispatcher. Why each setting: docs/decisions/0004."""
     app = Celery("sluice", broker=settings.url.get_secret_value(), set_as_current=False)

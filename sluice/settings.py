@@ -218,7 +218,7 @@ class JobSettings(Settings):
     poll_seconds: float = Field(1.0, gt=0, description="The dispatcher looks this often when nothing wakes it")
     sweep_seconds: float = Field(15.0, gt=0, description="How often lost leases and lost dispatches are looked for")
     dispatch_timeout_seconds: float = Field(
-        120.0, gt=0, description="A published step unclaimed this long is sent again"
+        120.0, gt=0, description="A published step unclaimed this long is sent again, if the broker has lost messages"
     )
     urgent_bytes: int = Field(1024**2, ge=0, description="Documents up to this size take the urgent lane")
     doctor_hours: float = Field(

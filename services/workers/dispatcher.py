@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from threading import Event
 from types import FrameType
@@ -19,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.workers.recorder import Recorder
 from services.workers.upkeep import Upkeep, jobs_gauge
-from sluice.broker import QUEUES, Publisher, declare_topology
+from sluice.broker import QUEUES, Publisher, declare_topology, messages_waiting
 from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
 from sluice.errors import TemporarilyUnavailable
@@ -97,8 +98,9 @@ class Relay:
 class Sweeper:
     """Queues again what a dead worker or a lost message left behind."""
 
-    def __init__(self, sessions: UnscopedSessions, settings: JobSettings) -> None:
+    def __init__(self, sessions: UnscopedSessions, broker: BrokerSettings, settings: JobSettings) -> None:
         self._sessions = sessions
+        self._broker = broker
         self._settings = settings
         self._next = 0.0
         self._next_look = 0.0
@@ -117,15 +119,30 @@ class Sweeper:
             if not recovery.lead_sweeping(session):
                 return
             silent = recovery.silent_jobs(session)
-            undelivered = recovery.requeue_undelivered(session, self._settings)
+            overdue = recovery.overdue_queues(session, self._settings)
         expired = 0
         for job_id in silent:
             with unscoped_session(self._sessions) as session:
                 expired += recovery.requeue_expired(session, job_id)
+        incomplete = self._incomplete(overdue)
+        with unscoped_session(self._sessions) as session:
+            undelivered = recovery.requeue_undelivered(session, self._settings, incomplete)
         for reason, number in (("lease_expired", expired), ("undelivered", undelivered)):
             requeued.labels(reason).inc(number)
             if number:
                 log.warning("sweeper.requeued", reason=reason, steps=number)
+
+    def _incomplete(self, overdue: Mapping[str, int]) -> list[str]:
+        """Those of these queues that have fewer messages than they should: behind long steps one may just wait."""
+        if not overdue:
+            return []
+        try:
+            waiting = messages_waiting(self._broker)
+        except TemporarilyUnavailable as error:
+            # What it lost, it will have lost when it is back.
+            log.warning("sweeper.broker_away", detail=error.detail)
+            return []
+        return [queue for queue, number in overdue.items() if waiting.get(queue, 0) < number]
 
     def observe_if_due(self) -> None:
         """Bring the gauges up to date, every few seconds."""
@@ -202,7 +219,7 @@ def _run(bell: Bell, sessions: UnscopedSessions, broker: BrokerSettings, setting
     publisher = Publisher(broker)
     relay = Relay(sessions, publisher, settings)
     recorder = Recorder(sessions, broker, settings)
-    sweeper = Sweeper(sessions, settings)
+    sweeper = Sweeper(sessions, broker, settings)
     upkeep = Upkeep(sessions, settings)
     declared = False
     log.info("dispatcher.started")

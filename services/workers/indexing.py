@@ -39,9 +39,13 @@ class _Described:
     updated_at: datetime
 
 
-def index_chunks(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, first: int, end: int) -> None:
-    """Embed and upsert the version's chunks from `first` up to `end`; every vector is computed once and kept."""
-    done = 0
+def index_chunks(
+    it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, first: int, end: int, *, done: int = 0
+) -> None:
+    """Embed and upsert the version's chunks from `first` up to `end`; every vector is computed once and kept.
+
+    `done`: how many this step has indexed before.
+    """
     for start in range(first, end, _WINDOW):
         with tenant_session(it.sessions, claim.tenant_id) as session:
             chunks = chunks_between(session, version.id, start, min(start + _WINDOW, end))

@@ -55,7 +55,7 @@ def ingest(it: Resources, claim: Claim, lease: Lease) -> None:
     with tenant_session(it.sessions, claim.tenant_id) as session:
         claims.progress(session, claim, "embed", 0, chunks)
     indexing.index_chunks(it, claim, lease, version, 0, chunks)
-    _show(it, claim, lease, version)
+    _end(it, claim, lease, version, turn)
 
 
 def embed_part(it: Resources, claim: Claim, lease: Lease) -> None:
@@ -69,9 +69,9 @@ def embed_part(it: Resources, claim: Claim, lease: Lease) -> None:
             _add_step(session, claim, first_step(version, "finalize", EMBED, it.jobs))
 
 
-def finalize(it: Resources, claim: Claim, lease: Lease) -> None:
-    """Show a document whose parts are all indexed."""
-    _show(it, claim, lease, load_version(it, claim))
+def finalize(it: Resources, claim: Claim, lease: Lease, turn: Turn | None = None) -> None:
+    """Show a document whose parts are all indexed; what the index has lost of them is put there again, in turns."""
+    _end(it, claim, lease, load_version(it, claim), turn or Turn())
 
 
 def load_version(it: Resources, claim: Claim) -> DocumentVersion:
@@ -120,9 +120,19 @@ def _add_step(session: Session, claim: Claim, step: JobStep) -> None:
     promise(session, step)
 
 
-def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> None:
-    """Check that the index is whole, then make the version the one that search shows."""
-    models = _check_index(it, claim, lease, version)
+def _end(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, turn: Turn) -> None:
+    """Check that the index is whole, and show the version; a long document whose index is not has it mended first."""
+    models = _complete_index(it, claim, lease, version, turn)
+    if models is not None:
+        _show(it, claim, lease, version, models)
+        return
+    # How many it has done is a step's own.
+    claim.checkpoint.pop("done", None)
+    go_on_later(it, claim, first_step(version, "finalize", EMBED, it.jobs, claim.part + 1))
+
+
+def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, models: ModelVersions) -> None:
+    """Make the version the one that search shows."""
     lease.check()
     strike(KillPoint.AFTER_UPSERT_BEFORE_COMMIT, claim.document_id)
     with tenant_session(it.sessions, claim.tenant_id) as session:
@@ -139,19 +149,49 @@ def _show(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -
             log.warning("document.old_points_left", code=error.code)
 
 
-def _check_index(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion) -> ModelVersions:
-    """Have every chunk in the index of every alias; by which model each has them."""
+def _complete_index(
+    it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, turn: Turn
+) -> ModelVersions | None:
+    """Have every chunk in the index of every alias; by which model each has them, or None when the turn is over.
+
+    The index may have lost points while parts were running, or before the job was tried again; vectors come from the
+    cache then. Or EMB serves another model since, which has embedded nothing yet.
+    """
     collections = it.dense_collections()
+    names = [*(collection.name for collection in collections), it.index.lexical]
     with tenant_session(it.sessions, claim.tenant_id) as session:
         expected = session.scalar(select(func.count()).select_from(Chunk).where(Chunk.version_id == version.id)) or 0
-    names = [*(collection.name for collection in collections), it.index.lexical]
-    if any(it.index.count_version(claim.tenant_id, name, version.id) != expected for name in names):
-        # The index lost points while parts were running, and vectors come from the cache, so this is cheap; or EMB
-        # serves another model since, which has embedded nothing yet.
-        indexing.index_chunks(it, claim, lease, version, 0, expected)
+
+    def counts() -> list[int]:
+        return [it.index.count_version(claim.tenant_id, name, version.id) for name in names]
+
+    if set(counts()) != {expected}:
+        before = claim.checkpoint.get("mended", {})
+        first = before["chunks"] if before.get("collections") == names else 0
+        end = _mend(it, claim, lease, version, range(first, expected, PART), turn)
         if it.dense_collections() != collections:
             raise TemporarilyUnavailable("EMB has just changed its model.", code="embedder_unavailable")
+        # What an earlier step has put there may be gone again: then from the beginning.
+        if end >= expected and first and min(counts()) < expected:
+            end = 0
+        if end < expected:
+            with tenant_session(it.sessions, claim.tenant_id) as session:
+                claims.checkpoint(session, claim, mended={"collections": names, "chunks": end})
+            return None
     return {collection.alias: collection.model_version for collection in collections}
+
+
+def _mend(it: Resources, claim: Claim, lease: Lease, version: DocumentVersion, starts: range, turn: Turn) -> int:
+    """Put the version's chunks into the index again, until the turn is over; the end of what was put there."""
+    if not starts.start:
+        with tenant_session(it.sessions, claim.tenant_id) as session:
+            claims.progress(session, claim, "embed", 0, starts.stop)
+    for start in starts:
+        if start > starts.start and turn.is_over():
+            return start
+        end = min(start + PART, starts.stop)
+        indexing.index_chunks(it, claim, lease, version, start, end, done=start - starts.start)
+    return starts.stop
 
 
 def _activate(session: Session, version: DocumentVersion) -> list[UUID]:

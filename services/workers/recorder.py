@@ -89,7 +89,7 @@ class Recorder:
             self._connection = None
 
     def _record(self, message: Message) -> None:
-        headers: dict[str, Any] = _storable(message.headers or {})
+        headers = _headers_of(message)
         death = _death(headers)
         reason = str(death.get("reason", _UNROUTED))
         queue = str(death.get("queue") or _storable(message.delivery_info.get("routing_key")) or "")
@@ -161,6 +161,13 @@ def _as_text(body: Any) -> str:
     return made_storable(content[:_LONGEST_BODY].decode("utf-8", errors="replace"))
 
 
+def _headers_of(message: Message) -> dict[str, Any]:
+    try:
+        return dict(_storable(message.headers or {}))
+    except RecursionError:
+        return {"unreadable": "nested too deeply"}
+
+
 def _storable(value: Any) -> Any:
     """The value as JSON that PostgreSQL takes: anybody may have put anything into the headers of a message."""
     match value:
@@ -192,6 +199,6 @@ def _step_of(session: Session, body: str) -> JobStep | None:
     try:
         # Celery's second protocol: [args, kwargs, embed].
         step_id = UUID(str(json.loads(body)[1]["step_id"]))
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return session.scalars(select(JobStep).where(JobStep.id == step_id)).one_or_none()

@@ -36,6 +36,9 @@ step_duration = Histogram(
 _PATIENCE: Final = 30.0
 _TIME_TO_DIE: Final = 2.0
 _BETWEEN_LOOKS: Final = 0.2
+# The step that does all of a document's work and begins it again: what others have put into the index stays for the
+# parts that will not run again. Search shows none of it, and the doctor frees it when nobody tries the job again.
+_ALONE: Final = "ingest"
 _UNKNOWN_STEP: Final = (
     "This worker has no code for the step {step!r}: it is older or newer than what made the job. Run workers of one "
     "version, then retry."
@@ -61,7 +64,14 @@ def run_step(message: RunStep, *, redelivered: bool = False) -> None:
     bind(tenant_id=claim.tenant_id, job_id=claim.job_id, document_id=claim.document_id, step=claim.step)
     strike(KillPoint.AFTER_CLAIM, claim.document_id)
     started = time.monotonic()
-    outcome = _run(it, claim)
+    try:
+        outcome = _run(it, claim)
+    except (DBAPIError, PoolTimeoutError) as error:
+        if not is_outage(error):
+            raise
+        # How it ended could not be written down for as long as one waits: its lease runs out.
+        log.warning("step.left_to_sweeper", step_id=str(message.step_id), error=type(error).__name__)
+        return
     strike(KillPoint.AFTER_COMMIT_BEFORE_ACK, claim.document_id)
     seconds = time.monotonic() - started
     step_duration.labels(claim.step, outcome).observe(seconds)
@@ -168,7 +178,7 @@ def _record(it: Resources, claim: Claim, outcome: str, error: SluiceError | None
             elif error is not None:
                 claims.retry_later(session, claim, error, it.jobs, blameless=outcome == "postponed")
 
-    forgets = outcome in ("canceled", "failed") and claim.version_id is not None
+    forgets = outcome in ("canceled", "failed") and claim.step == _ALONE
     try:
         if forgets:
             _patiently(lambda: _prove(it, claim))

@@ -33,7 +33,7 @@ def go_on_later(it: Resources, claim: Claim, following: JobStep) -> None:
     following.tenant_id = claim.tenant_id
     following.checkpoint = dict(claim.checkpoint)
     with tenant_session(it.sessions, claim.tenant_id) as session:
-        claims.finish_part(session, claim)
+        claims.hand_on(session, claim)
         session.add(following)
         session.flush()
         promise(session, following)

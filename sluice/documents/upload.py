@@ -19,6 +19,7 @@ from sluice.db.session import Sessions, tenant_session
 from sluice.documents import precedence, repository
 from sluice.documents.models import Document, DocumentVersion, Upload
 from sluice.errors import Conflict, Invalid, NotFound
+from sluice.identity import audit
 from sluice.ids import new_id
 from sluice.jobs import actions
 from sluice.jobs import repository as jobs
@@ -66,11 +67,15 @@ class Accepted:
 class Intake:
     """The way in for documents of one tenant."""
 
-    def __init__(self, sessions: Sessions, store: ObjectStore, settings: JobSettings, tenant_id: UUID) -> None:
+    def __init__(
+        self, sessions: Sessions, store: ObjectStore, settings: JobSettings, tenant_id: UUID, *, by: UUID | None
+    ) -> None:
+        """`by`: the user who uploads."""
         self._sessions = sessions
         self._store = store
         self._settings = settings
         self._tenant_id = tenant_id
+        self._by = by
 
     def accept(self, incoming: Incoming, body: IO[bytes]) -> Accepted:
         """Store the bytes and queue their reading, or return the document that has them already."""
@@ -142,9 +147,15 @@ class Intake:
         with tenant_session(self._sessions, self._tenant_id) as session:
             repository.get_source(session, incoming.source_id)
             version = _version_with(session, incoming)
-            if version is None or not _made_newest(session, version):
+            if version is None:
                 return None
-            return self._join(session, version)
+            stopped = _withdraw_newer(session, version)
+            known = self._join(session, version) if version.superseded_at is None else None
+            if known is not None and not known.duplicate:
+                audit.record(session, "job.retry", "job", known.job_id, by=self._by, because="uploaded again")
+            for job_id in stopped:
+                audit.record(session, "job.cancel", "job", job_id, by=self._by, because="older content uploaded again")
+            return known
 
     def _document_for(self, incoming: Incoming) -> UUID:
         with tenant_session(self._sessions, self._tenant_id) as session:
@@ -194,7 +205,7 @@ class Intake:
         if job.state in (JobState.FAILED, JobState.CANCELED):
             # Whoever uploads a failed document again wants it tried again; of several, the first one says so.
             with suppress(Conflict):
-                job = actions.retry(session, job.id, self._settings)
+                job = actions.retry(session, job.id, self._settings, by=self._by)
                 return Accepted(version.document_id, version.id, job.id, job.state, duplicate=False)
             job = jobs.get(session, job.id)
         return Accepted(version.document_id, version.id, job.id, job.state, duplicate=True)
@@ -217,10 +228,10 @@ def first_step(version: DocumentVersion, step: str, queue: str, settings: JobSet
     )
 
 
-def _made_newest(session: Session, version: DocumentVersion) -> bool:
-    """Withdraw what was uploaded after this version and is not shown yet; whether the version is then the newest.
+def _withdraw_newer(session: Session, version: DocumentVersion) -> list[UUID]:
+    """Withdraw what was uploaded after this version and is not shown yet; the jobs that were stopped for it.
 
-    Uploading older content again means: this is what the document shall be.
+    Uploading older content again means: this is what the document shall be. Whether it then is, the version tells.
     """
     rank = precedence.rank_of(session, version.id)
     # Another reading of these bytes is not withdrawn: it leads to the same document.
@@ -231,18 +242,20 @@ def _made_newest(session: Session, version: DocumentVersion) -> bool:
         )
         if each.object_key != version.object_key
     ]
+    stopped: list[UUID] = []
     if not newer:
-        return True
+        return stopped
     for job in jobs.latest_of(session, [each.id for each in newer]).values():
         if job.state in LIVE:
             # It may end in this moment; the version itself then tells.
             with suppress(Conflict):
                 actions.cancel(session, job.id)
+                stopped.append(job.id)
     for each in newer:
         each.superseded_at = each.superseded_at or func.now()
     session.execute(select(Document.id).where(Document.id == version.document_id).with_for_update())
     session.refresh(version)
-    return version.superseded_at is None
+    return stopped
 
 
 def _external_id(incoming: Incoming) -> str:

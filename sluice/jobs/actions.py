@@ -66,7 +66,8 @@ def retry_all(
         return held
     dead_letters.resolve_for_jobs(session, held, by, how)
     ended = {"cancel_requested_at": None, "finished_at": None, "error_code": None, "error_detail": None}
-    _change_jobs(session, held, state=JobState.QUEUED, **ended)
+    # The time in between is none that the work took; a stage that goes on has no pace to be estimated by.
+    _change_jobs(session, held, state=JobState.QUEUED, stage_started_at=None, **ended)
     steps = session.scalars(
         update(JobStep)
         .where(JobStep.job_id.in_(held), JobStep.state.in_([JobState.FAILED, JobState.CANCELED]))

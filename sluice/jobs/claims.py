@@ -161,14 +161,13 @@ def count_done(session: Session, claim: Claim, done: int) -> None:
     of_all = select(func.sum(JobStep.checkpoint["done"].as_integer())).where(
         JobStep.job_id == claim.job_id, JobStep.step == claim.step
     )
-    _change_job(session, claim, done=of_all.scalar_subquery())
+    # What was put into the index twice, because it was lost there, counts once.
+    _change_job(session, claim, done=func.least(of_all.scalar_subquery(), Job.total))
 
 
 def fan_out(session: Session, claim: Claim, parts: list[JobStep], *, stage: str, total: int) -> None:
     """End this step and hand its work, `total` pieces of it, to `parts`, in one transaction with their messages."""
-    _write(session, claim, state=JobState.READY, lease_until=None)
-    _require_wanted(session, claim)
-    _end_attempt(session, claim, "ready")
+    _end_well(session, claim)
     session.add_all(parts)
     session.flush()
     for part in parts:
@@ -187,9 +186,7 @@ def fan_out(session: Session, claim: Claim, parts: list[JobStep], *, stage: str,
 
 def finish_part(session: Session, claim: Claim) -> bool:
     """End this part; whether it was the last one, so that the caller adds what follows in the same transaction."""
-    _write(session, claim, state=JobState.READY, lease_until=None)
-    _require_wanted(session, claim)
-    _end_attempt(session, claim, "ready")
+    _end_well(session, claim)
     job = session.execute(
         update(Job)
         .where(Job.id == claim.job_id)
@@ -198,6 +195,13 @@ def finish_part(session: Session, claim: Claim) -> bool:
     ).one()
     outbox.tell_of_room(session)
     return bool(job.parts_done == job.parts_total)
+
+
+def hand_on(session: Session, claim: Claim) -> None:
+    """End this step, which is no part of many: the caller adds the one that goes on with its work."""
+    _end_well(session, claim)
+    _change_job(session, claim)
+    outbox.tell_of_room(session)
 
 
 def finish(session: Session, claim: Claim, result: dict[str, Any] | None = None) -> None:
@@ -218,6 +222,12 @@ def _finishing(claim: Claim, result: dict[str, Any] | None) -> dict[str, Any]:
         "channel": outbox.ROOM,
         "tell": outbox.room_is_news(),
     }
+
+
+def _end_well(session: Session, claim: Claim) -> None:
+    _write(session, claim, state=JobState.READY, lease_until=None)
+    _require_wanted(session, claim)
+    _end_attempt(session, claim, "ready")
 
 
 def _finished(done: Any, claim: Claim) -> None:
@@ -284,8 +294,10 @@ def stop_canceled(session: Session, claim: Claim) -> None:
     _write(session, claim, state=JobState.CANCELED, lease_until=None)
     _end_attempt(session, claim, "canceled")
     step = session.get_one(JobStep, claim.step_id, populate_existing=True)
-    if job is not None and not cancel_requested(session, claim) and step.attempt < step.max_attempts:
+    if job is not None and not cancel_requested(session, claim):
         step.state = JobState.QUEUED
+        # Whoever tried the job again gave attempts to what had ended by then, and not to this step.
+        step.max_attempts = max(step.max_attempts, step.attempt + 1)
         step.dispatched_at = None
         outbox.promise(session, step)
     elif not session.scalar(select(exists().where(JobStep.job_id == claim.job_id, JobStep.state == JobState.RUNNING))):

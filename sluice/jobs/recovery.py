@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from sluice.errors import SluiceError
@@ -74,20 +74,31 @@ def _put_back(session: Session, job: Job, step: JobStep) -> None:
         _wait_if_idle(session, job)
 
 
-def requeue_undelivered(session: Session, settings: JobSettings) -> int:
-    """Promise again the messages that were published but never claimed: the broker may have lost them; how many."""
+def overdue_queues(session: Session, settings: JobSettings) -> dict[str, int]:
+    """The queues with a message that nobody has claimed for long, and how many messages each should have."""
+    waiting = func.count().filter(JobStep.dispatched_at < _long_ago(settings))
+    rows = session.execute(
+        select(JobStep.queue, func.count().label("number"))
+        .where(JobStep.state == JobState.QUEUED, JobStep.dispatched_at.is_not(None))
+        .group_by(JobStep.queue)
+        .having(waiting > 0)
+    )
+    return {row.queue: row.number for row in rows}
+
+
+def requeue_undelivered(session: Session, settings: JobSettings, incomplete: Collection[str]) -> int:
+    """Promise again the messages that were published to these queues, which have lost some, and not claimed for long.
+
+    Also those of steps that are due for long and have none on its way, whatever the reason. Returns how many.
+    """
     unpublished = aliased(OutboxMessage)
     lost = session.scalars(
         select(JobStep)
         .where(
             JobStep.state == JobState.QUEUED,
             or_(
-                JobStep.dispatched_at < func.now() - timedelta(seconds=settings.dispatch_timeout_seconds),
-                # Due for long and with no message on its way, whatever the reason.
-                and_(
-                    JobStep.dispatched_at.is_(None),
-                    JobStep.run_after < func.now() - timedelta(seconds=settings.dispatch_timeout_seconds),
-                ),
+                and_(JobStep.queue.in_(incomplete), JobStep.dispatched_at < _long_ago(settings)),
+                and_(JobStep.dispatched_at.is_(None), JobStep.run_after < _long_ago(settings)),
             ),
             ~exists().where(and_(unpublished.step_id == JobStep.id, unpublished.published_at.is_(None))),
             exists().where(Job.id == JobStep.job_id, Job.state.in_(LIVE)),
@@ -98,7 +109,8 @@ def requeue_undelivered(session: Session, settings: JobSettings) -> int:
     ).all()
     for step in lost:
         step.dispatched_at = None
-        outbox.promise(session, step)
+        # It keeps its place in its tenant's line.
+        outbox.promise(session, step, available_at=step.run_after)
     return len(lost)
 
 
@@ -146,6 +158,10 @@ def send_again(session: Session, step_id: UUID) -> bool:
     step.dispatched_at = None
     outbox.promise(session, step)
     return True
+
+
+def _long_ago(settings: JobSettings) -> ColumnElement[datetime]:
+    return func.now() - timedelta(seconds=settings.dispatch_timeout_seconds)
 
 
 def _waiting(session: Session, step_id: UUID) -> tuple[Job, JobStep] | tuple[None, None]:

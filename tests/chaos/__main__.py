@@ -23,8 +23,8 @@ def main() -> int:
         for name in given.experiments or EXPERIMENTS:
             done.append(conduct(lab, name))
             results.show(done[-1], given.profile)
+            results.write(done, given.profile)
     results.summarize(done, given.profile)
-    results.write(done, given.profile)
     return int(any(result.missed(given.profile) for result in done))
 
 

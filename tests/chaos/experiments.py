@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -45,10 +46,17 @@ EXPERIMENTS: Final[dict[str, Callable[[Lab], Result]]] = {
 
 
 def conduct(lab: Lab, name: str) -> Result:
-    """Run one experiment, with nothing armed by an earlier one; a process that gave up by itself is a violation too."""
+    """Run one experiment, with nothing armed by an earlier one.
+
+    A process that gave up by itself is a violation too, and so is an experiment that could not be ended.
+    """
     kill_points.disarm(lab.kill_points)
     before, began = lab.crashes(), time.monotonic()
-    result = EXPERIMENTS[name](lab)
+    try:
+        result = EXPERIMENTS[name](lab)
+    except Exception as error:  # noqa: BLE001 - the others are run all the same
+        traceback.print_exc()
+        result = Result(name, "could not be ended", [], [Violation("unfinished", type(error).__name__, str(error))])
     crashes = [Violation("crash", part, "ended by itself; see its log") for part in lab.crashes() - before]
     seconds = time.monotonic() - began
     return dataclasses.replace(result, violations=[*result.violations, *crashes], seconds=seconds)

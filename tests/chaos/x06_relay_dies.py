@@ -35,7 +35,7 @@ def run(lab: Lab) -> Result:
             exactly("messages never published", lab.unpublished(customer) + lab.unpublished(shared), "", 0),
         ],
         times=[
-            at_most("message due to published, worst, with relays dying", _longest_wait(lab, customer), "s", 15),
+            at_most("message due to published, worst, with relays dying", _longest_wait(lab, customer), "s", 5),
             at_most("message due to published, worst, with three relays", _longest_wait(lab, shared), "s", 5),
         ],
         violations=[*verify(lab, customer), *verify(lab, shared)],

@@ -108,6 +108,9 @@ def _send_garbage(lab: Lab) -> tuple[int, int]:
     broker.publish_raw(b"", content_type=json, content_encoding="utf-8")
     broker.publish_raw(b'{"hello": "world"}', content_type=json, content_encoding="utf-8")
     broker.publish_raw(b"\x80\x04K\x01.", content_type="application/x-python-serialize", content_encoding="binary")
+    # Deeper than Python's parser goes.
+    for queue in (INGEST, _NOWHERE):
+        broker.publish_raw(b"[" * 50_000, routing_key=queue, content_type=json, content_encoding="utf-8")
     # Without an id of its own, a message is known by what it says.
     broker.publish_raw(uuid4().bytes, routing_key=_NOWHERE, content_type=json, content_encoding="utf-8")
     # What is in the headers comes from strangers too, and must fit into PostgreSQL.
@@ -122,7 +125,7 @@ def _send_garbage(lab: Lab) -> tuple[int, int]:
     publisher.publish(queue=INGEST, task="jobs.unheard_of", message_id=str(uuid4()), body={}, headers={})
     publisher.publish(queue=INGEST, task="jobs.run_step", message_id=str(uuid4()), body={"step_id": 7}, headers={})
     publisher.close()
-    sent = 11
+    sent = 13
     until(lambda: _nobodys(lab) >= before + sent, PATIENCE_SECONDS, "every message was recorded")
     return sent, _nobodys(lab) - before
 

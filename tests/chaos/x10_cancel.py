@@ -19,6 +19,7 @@ from tests.chaos.verify import verify
 from tests.e2e.api import Json
 
 _AT_ONCE: Final = 4
+_SERVER_ERROR: Final = httpx.codes.INTERNAL_SERVER_ERROR
 _ENDS: Final = frozenset({"canceled", "ready"})
 
 
@@ -50,6 +51,9 @@ def run(lab: Lab) -> Result:
         again = [
             one for found in pool.map(lambda one: _retry_and_cancel(customer, *one), enumerate(ended)) for one in found
         ]
+    retried = {upload.job_id for upload in ended}
+    accepted = {one.upload.job_id for one in answers if one.status < httpx.codes.BAD_REQUEST} - retried
+    accepted |= {one.upload.job_id for one in again if one.status < httpx.codes.BAD_REQUEST}
     lab.settle(customer)
     jobs = {upload.job_id: customer.api.job(str(upload.job_id)) for upload in customer.uploads}
     canceled = {mark for mark, upload in uploads.items() if jobs[upload.job_id]["state"] == "canceled"}
@@ -62,7 +66,8 @@ def run(lab: Lab) -> Result:
             exactly(
                 "canceled documents that search finds", _found(customer, uploads, canceled), f"of {len(canceled)}", 0
             ),
-            exactly("answers of 5xx", sum(one.status >= httpx.codes.INTERNAL_SERVER_ERROR for one in answers), "", 0),
+            exactly("ready although a cancelation was accepted", _ready(jobs, accepted), f"of {len(accepted)}", 0),
+            exactly("answers of 5xx", sum(one.status >= _SERVER_ERROR for one in (*answers, *again)), "", 0),
             measured("canceled in the end", len(canceled), "documents"),
             measured("canceled while they waited", len(waiting) + len(pressed), ""),
             measured("canceled while they ran", sum(one.state == "running" for one in answers), ""),
@@ -98,6 +103,10 @@ def _retry_and_cancel(customer: Customer, number: int, upload: Upload) -> list[C
     answer = customer.api.http.post(f"/api/admin/jobs/{upload.job_id}:retry")
     assert not answer.is_server_error, answer.text
     return [_cancel(customer, upload)] if number % 2 else []
+
+
+def _ready(jobs: dict[UUID, Json], chosen: set[UUID]) -> int:
+    return sum(jobs[job_id]["state"] == "ready" for job_id in chosen)
 
 
 def _elsewhere(jobs: dict[UUID, Json]) -> int:

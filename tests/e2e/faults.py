@@ -44,6 +44,12 @@ def frozen(platform: Platform, name: str) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
+def ships(number: int = 600) -> bytes:
+    """A long document of which each section is a chunk."""
+    sections = (f"# Ship {n}\n\nShip {n} of {uuid4().hex[:8]} left the harbour." for n in range(number))
+    return "\n\n".join(sections).encode()
+
+
 @contextmanager
 def in_the_middle_of_embedding(platform: Platform, api: Api, job_id: str) -> Iterator[Json]:
     """The job, some of whose chunks are in the index and some are not; it gets no further inside the block."""

@@ -64,6 +64,19 @@ def test_what_administrators_do_is_written_down_with_who_and_for_which_request(b
     assert verdict == {"intact": True, "entries": 6, "head": log[-1]["digest"], "broken_at": None, "why": None}
 
 
+def test_an_upload_that_tries_a_failed_document_again_is_written_down_as_such(boss: Member) -> None:
+    api = boss.api
+    source = api.new_source()
+    failed = api.ended(source, "blank.txt", b" \n")
+
+    again = api.ended(source, "blank.txt", b" \n")
+
+    (entry,) = entries(api)
+    assert (again["id"], again["state"], again["attempt"]) == (failed["id"], "failed", 2)
+    assert (entry["action"], entry["target_id"], entry["actor"]) == ("job.retry", failed["id"], boss.email)
+    assert entry["detail"] == {"because": "uploaded again"}
+
+
 def test_what_was_refused_is_not_written_down(boss: Member) -> None:
     api = boss.api
     source = api.new_source()

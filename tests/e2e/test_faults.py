@@ -16,7 +16,7 @@ from sluice.broker import QUEUES
 from sluice.db.unscoped import unscoped_session
 from sluice.identity.roles import Role
 from sluice.jobs.models import DeadLetter
-from tests.e2e.api import Api
+from tests.e2e.api import Api, Json
 from tests.e2e.faults import (
     OUTAGE_SECONDS,
     RECOVERY_SECONDS,
@@ -24,6 +24,7 @@ from tests.e2e.faults import (
     chronicle,
     frozen,
     in_the_middle_of_embedding,
+    ships,
     spent_attempts,
 )
 from tests.e2e.running import SETTINGS, Join, Member, Stores, counted
@@ -91,6 +92,31 @@ def test_a_job_canceled_while_it_runs_is_not_found_until_it_was_tried_again(
     assert api.found(source, "Which ships did the harbour master count?")
 
 
+def test_a_long_document_that_was_canceled_on_its_way_goes_on_with_the_parts_that_were_missing(
+    platform: Platform, api: Api, source: str, join: Join, tenant_name: str, editor: Member, stores: Stores
+) -> None:
+    content = ships()
+    accepted = api.accepted(source, "ships.md", content)
+    administrator = join(tenant_name, Role.TENANT_ADMIN).api.http
+    job_path = f"/api/admin/jobs/{accepted['job_id']}"
+    api.wait_for(accepted["job_id"], lambda job: any(map(_is_ready_part, job["steps"])), RECOVERY_SECONDS)
+
+    administrator.post(f"{job_path}:cancel").raise_for_status()
+    canceled = api.wait(accepted["job_id"])
+    administrator.post(f"{job_path}:retry").raise_for_status()
+    job = api.wait(accepted["job_id"], RECOVERY_SECONDS)
+
+    assert canceled["state"] == "canceled"
+    assert_whole(api, editor, stores, job, content)
+    attempts = {step["part"]: step["attempt"] for step in job["steps"] if step["step"] == "embed"}
+    assert {attempts[step["part"]] for step in canceled["steps"] if _is_ready_part(step)} == {1}
+    assert [step["step"] for step in job["steps"]].count("finalize") == 1
+
+
+def _is_ready_part(step: Json) -> bool:
+    return bool(step["step"] == "embed" and step["state"] == "ready")
+
+
 def test_content_that_comes_back_before_another_version_was_read_is_what_is_found(
     platform: Platform, api: Api, source: str
 ) -> None:
@@ -123,8 +149,7 @@ def test_a_worker_killed_while_it_embeds_leaves_a_document_that_is_whole(
 def test_a_worker_killed_while_it_embeds_a_long_document_in_parts_leaves_it_whole(
     platform: Platform, api: Api, source: str, editor: Member, stores: Stores
 ) -> None:
-    sections = (f"# Ship {n}\n\nShip {n} of {uuid4().hex[:8]} left the harbour." for n in range(600))
-    content = "\n\n".join(sections).encode()
+    content = ships()
     accepted = api.accepted(source, "ships.md", content)
 
     with in_the_middle_of_embedding(platform, api, accepted["job_id"]) as before:

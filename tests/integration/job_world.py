@@ -123,7 +123,7 @@ class JobWorld:
     def _sweep(self) -> None:
         self._bench.sweep()
         with self._bench.as_dispatcher() as session:
-            recovery.requeue_undelivered(session, SETTINGS)
+            recovery.requeue_undelivered(session, SETTINGS, recovery.overdue_queues(session, SETTINGS))
 
     def _die(self, worker: str) -> None:
         self._claims.pop(worker, None)

@@ -90,10 +90,24 @@ def test_a_message_published_but_never_claimed_is_promised_again_once(bench: Ben
 
     for _ in range(2):
         with bench.as_dispatcher() as session:
-            recovery.requeue_undelivered(session, SETTINGS)
+            assert recovery.overdue_queues(session, SETTINGS).get(bench.queue) in (2, None)
+            recovery.requeue_undelivered(session, SETTINGS, [bench.queue])
 
     assert [message.published_at is None for message in bench.messages(lost)] == [False, True]
+    assert bench.messages(lost)[-1].available_at == bench.read(lost).run_after
     assert [message.published_at is None for message in bench.messages(fresh)] == [False]
+
+
+def test_a_message_that_waits_in_its_queue_behind_long_steps_is_not_promised_again(bench: Bench) -> None:
+    step_id = bench.submit()
+    with bench.as_dispatcher() as session:
+        dispatch.mark_published(session, dispatch.due_messages(session, bench.queue, SETTINGS))
+    bench.set(step_id, dispatched_at=func.now() - text("interval '10 minutes'"))
+
+    with bench.as_dispatcher() as session:
+        recovery.requeue_undelivered(session, SETTINGS, [])
+
+    assert len(bench.messages(step_id)) == 1
 
 
 def test_one_dispatcher_at_a_time_sweeps(bench: Bench) -> None:
@@ -207,4 +221,19 @@ def test_a_step_that_stops_for_a_cancellation_after_a_retry_goes_on(bench: Bench
 
     assert bench.read(step_id).state is JobState.QUEUED
     assert bench.job_of(step_id).state in (JobState.QUEUED, JobState.RUNNING)
+    assert bench.claimed(step_id).attempt == 2
+
+
+def test_so_does_one_whose_attempts_were_used_up(bench: Bench) -> None:
+    step_id = bench.submit()
+    bench.set(step_id, max_attempts=1)
+    claim = bench.claimed(step_id)
+    with bench.session() as session:
+        actions.cancel(session, claim.job_id)
+    with bench.session() as session:
+        session.execute(update(Job).where(Job.id == claim.job_id).values(cancel_requested_at=None))
+
+    with bench.session() as session:
+        claims.stop_canceled(session, claim)
+
     assert bench.claimed(step_id).attempt == 2

@@ -17,6 +17,7 @@ from sluice.errors import Conflict, Invalid, SluiceError, TemporarilyUnavailable
 from sluice.identity.roles import Role
 from sluice.jobs import actions, claims, dispatch, endings, repository
 from sluice.jobs.claims import Claim, OwnershipLost
+from sluice.jobs.estimate import eta_seconds
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
 from sluice.jobs.state import Action, JobState
 from tests.e2e.running import Join, Stores
@@ -277,6 +278,22 @@ def test_a_failed_job_is_tried_again_from_its_checkpoint_and_its_attempts_go_on_
     assert (again.attempt, again.checkpoint) == (2, {"extracted": {"blocks": 7}})
     assert bench.read(step_id).max_attempts == 1 + SETTINGS.max_attempts
     assert len(bench.messages(step_id)) == 2
+
+
+def test_the_time_between_a_failure_and_a_retry_is_none_that_the_rest_is_estimated_by(bench: Bench) -> None:
+    part, _ = _fanned_out(bench, 2, total=20)
+    claim = bench.claimed(part)
+    with bench.session() as session:
+        claims.count_done(session, claim, 5)
+    now = datetime.now(UTC)
+    assert eta_seconds(bench.job_of(part), now) is not None
+    with bench.session() as session:
+        claims.fail(session, claim, BOOM)
+        actions.retry(session, claim.job_id, SETTINGS)
+    bench.claimed(part, "second")
+
+    assert bench.job_of(part).done == 5
+    assert eta_seconds(bench.job_of(part), now) is None
 
 
 def test_the_last_of_many_parts_that_end_at_once_knows_that_it_is_the_last(bench: Bench) -> None:

@@ -132,7 +132,7 @@ class Receipt(BaseModel):
 
 def intake(who: CallerDep, it: ResourcesDep) -> Intake:
     """The way in for documents of the caller's tenant."""
-    return Intake(it.sessions, it.store, it.jobs, who.tenant_id)
+    return Intake(it.sessions, it.store, it.jobs, who.tenant_id, by=who.user_id)
 
 
 IntakeDep = Annotated[Intake, Depends(intake)]

@@ -43,13 +43,14 @@ class OrphanedPoints:
         return Look([point.point_id for point in orphans], following, partial(self._mend, patient, orphans))
 
     def _orphans(self, patient: Patient, session: Session, points: Sequence[IndexedChunk]) -> list[IndexedChunk]:
+        # What is being worked on is neither wanted nor in the way. Looked at before what is shown: of a job that ends
+        # in between, the chunks are seen then.
+        latest = jobs.latest_of(session, list({point.version_id for point in points}))
+        suspects = [p for p in points if p.version_id not in latest or latest[p.version_id].state not in LIVE]
         shown: set[UUID] = set()
         if self.collection in patient.collections:
-            shown = set(session.scalars(_shown().where(Chunk.id.in_({point.chunk_id for point in points}))))
-        suspects = [point for point in points if point.chunk_id not in shown]
-        # What is being worked on is neither wanted nor in the way.
-        latest = jobs.latest_of(session, list({point.version_id for point in suspects}))
-        return [p for p in suspects if p.version_id not in latest or latest[p.version_id].state not in LIVE]
+            shown = set(session.scalars(_shown().where(Chunk.id.in_({point.chunk_id for point in suspects}))))
+        return [point for point in suspects if point.chunk_id not in shown]
 
     def _mend(self, patient: Patient, orphans: list[IndexedChunk]) -> None:
         of_version: defaultdict[UUID, list[IndexedChunk]] = defaultdict(list)
