@@ -20,6 +20,8 @@ _TIMEOUT: Final = httpx.Timeout(5.0, connect=3.0)
 _LOADING_SECONDS: Final = 60.0
 # EMB's outcomes of a reload after which an alias means what the manifest says.
 _LOADED: Final = ("changed", "unchanged")
+# What LLM answers while it loads one, after which it looks at the manifest again.
+_BUSY: Final = "activation_running"
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class ServedModels:
         served = {each.alias: each.model for each in self._state(kind, url).models}.get(alias)
         if answer.is_success:
             return Followed(Follows.ANOTHER, served)
+        if said.get("code") == _BUSY:
+            return Followed(Follows.LOADING, served)
         return Followed(Follows.REFUSED, served, _problem(said, alias) or f"It answered {answer.status_code}.")
 
     def _index_model(self, alias: str) -> ServedModel:

@@ -31,6 +31,7 @@ class Scheduler:
         self.waiting = 0
         self.active = 0
         self._waiting_tokens = 0
+        self._active_tokens = 0
         self._tokens_per_second = _FIRST_GUESS
 
     @asynccontextmanager
@@ -45,11 +46,13 @@ class Scheduler:
         await self._wait_for_slot(tokens)
         began = time.monotonic()
         self.active += 1
+        self._active_tokens += tokens
         try:
             yield
             self._learn(tokens, time.monotonic() - began)
         finally:
             self.active -= 1
+            self._active_tokens -= tokens
             self._free.release()
 
     def stats(self) -> dict[str, Any]:
@@ -99,8 +102,10 @@ class Scheduler:
             self._waiting_tokens -= tokens
 
     def _learn(self, tokens: int, seconds: float) -> None:
-        newest = self._slots * tokens / max(seconds, 0.001)
+        # One answer has been as fast as those beside it let it be.
+        newest = self.active * tokens / max(seconds, 0.001)
         self._tokens_per_second += _WEIGHT_OF_NEWEST * (newest - self._tokens_per_second)
 
     def _expected_wait(self, tokens: int) -> float:
-        return min(_LONGEST_RETRY_SECONDS, (self._waiting_tokens + tokens) / max(self._tokens_per_second, 0.1))
+        ahead = self._active_tokens + self._waiting_tokens
+        return min(_LONGEST_RETRY_SECONDS, (ahead + tokens) / max(self._tokens_per_second, 0.1))

@@ -105,6 +105,14 @@ def test_a_service_that_loaded_the_model_serves_it(
     assert (emb.asked, llm.asked) == (["/v1/models:reload"], ["/v1/models/default:activate"])
 
 
+def test_a_service_that_is_loading_another_model_follows_when_it_has_it(
+    served: ServedModels, llm: ScriptedService
+) -> None:
+    llm.answer = 409, {"code": "activation_running", "detail": "Another model is being loaded."}
+
+    assert served.follow("llm", "default", "qwen@2") == Followed(Follows.LOADING, "qwen@1")
+
+
 def test_another_alias_that_failed_is_not_this_one_s_fault(served: ServedModels, emb: ScriptedService) -> None:
     aliases = {
         "default": {"outcome": "changed", "model": "minilm@2"},

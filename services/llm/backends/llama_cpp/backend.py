@@ -85,7 +85,10 @@ class LlamaCppBackend:
 
         A thread that is stuck in a step keeps both: freed under it, they would end the process.
         """
-        ended = await asyncio.to_thread(self._engine.stop)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        ended = self._engine.stop()
         self._readers.shutdown(wait=ended, cancel_futures=not ended)
         if ended:
             self._model.close()
