@@ -34,7 +34,9 @@ def world(stores: Stores, join: Join, variables: dict[str, str]) -> Iterator[Ind
 @pytest.fixture
 def version_id(world: IndexedWorld) -> UUID:
     """A document whose three parts are indexed, and which is not shown yet."""
-    text = "\n\n".join(f"Section {n}. " + f"The keeper of light {n} wrote it down. " * 16 for n in range(2 * PART + 40))
+    text = "\n\n".join(
+        f"Section {n}. " + f"The keeper of light {n} wrote it down. " * 16 for n in range(3 * PART - 120)
+    )
     version_id = world.upload(text)
     world.ingest(version_id)
     while (claim := next_claim(world, version_id)).step == "embed":
