@@ -72,7 +72,7 @@ def test_an_upload_that_tries_a_failed_document_again_is_written_down_as_such(bo
     again = api.ended(source, "blank.txt", b" \n")
 
     (entry,) = entries(api)
-    assert (again["id"], again["state"], again["attempt"]) == (failed["id"], "failed", 2)
+    assert (again["id"], again["state"], again["steps"][0]["attempt"]) == (failed["id"], "failed", 2)
     assert (entry["action"], entry["target_id"], entry["actor"]) == ("job.retry", failed["id"], boss.email)
     assert entry["detail"] == {"because": "uploaded again"}
 
