@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +106,22 @@ def test_a_short_text_is_not_padded_to_several_times_its_length() -> None:
     waiting.add(texts(Caller(), 250, 40), now=0)
 
     assert lengths(waiting.take(lambda _: 2048)) == [250]
+
+
+def test_texts_that_were_taken_or_given_up_are_let_go_while_others_wait() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    callers: WeakSet[Caller] = WeakSet()
+    for number in range(10_000):
+        takes, leaves = Caller(), Caller()
+        callers |= {takes, leaves}
+        # One that waits fills a pass by itself, and nobody is near the length of the one that is given up.
+        waiting.add(texts(takes, 512), now=number)
+        waiting.add(texts(leaves, 100, 10), now=number + 1e6)
+        leaves.wanted = False
+        if number:
+            assert lengths(waiting.take(lambda _: 100)) == [512]
+
+    assert len(callers) < 1_000
 
 
 @given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=20), max_size=20), st.integers(1, 4096))
