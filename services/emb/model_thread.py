@@ -108,8 +108,12 @@ class ModelThread:
     def _run(self) -> None:
         idle_beats = 0
         while (batch := self._next_batch()) is not None:
-            if batch:
-                self._embed(batch)
+            try:
+                if batch:
+                    self._embed(batch)
+            except Exception as error:  # noqa: BLE001 - the thread goes on, and nobody waits for what it will not do
+                self._settle(batch, error)
+                telemetry.logger().exception("batch.broke_off", texts=len(batch))
             idle_beats = 0 if batch else idle_beats + 1
             if idle_beats == _IDLE_BEATS:
                 give_back_free_memory()
@@ -133,22 +137,36 @@ class ModelThread:
         return min(self._batch_tokens, max(_LEAST_BUDGET, in_time))
 
     def _embed(self, batch: Batch) -> None:
-        began = time.monotonic()
+        began = self._beat = time.monotonic()
         for text in batch:
             if not text.owner.started:
                 text.owner.started = True
                 self._metrics.queue_wait.observe(began - text.owner.queued_at)
         try:
             vectors = batch[0].owner.model.backend.embed([text.owner.texts[text.index] for text in batch])
+            for text, vector in zip(batch, vectors, strict=True):
+                text.owner.vectors[text.index] = vector
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends these jobs and not the thread
-            telemetry.logger().exception("batch.failed", texts=len(batch))
-            self._settle(batch, error)
+            self._embed_apart(batch, error)
             return
-        self._record(batch, time.monotonic() - began)
-        for text, vector in zip(batch, vectors, strict=True):
-            text.owner.vectors[text.index] = vector
+        # Only now: what has failed half-way is done again, and must not count twice.
+        for text in batch:
             text.owner.missing -= 1
         self._settle([text for text in batch if not text.owner.missing])
+        self._record(batch, time.monotonic() - began)
+
+    def _embed_apart(self, batch: Batch, error: Exception) -> None:
+        """Fail the request whose text broke a pass; those that shared it have one of their own."""
+        by_job: dict[int, Batch] = {}
+        for text in batch:
+            by_job.setdefault(id(text.owner), []).append(text)
+        telemetry.logger().error("batch.failed", texts=len(batch), requests=len(by_job), exc_info=error)
+        if len(by_job) == 1:
+            self._settle(batch, error)
+            return
+        for texts in by_job.values():
+            if texts[0].owner.wanted:
+                self._embed(texts)
 
     def _settle(self, batch: Batch, error: Exception | None = None) -> None:
         for job in {id(text.owner): text.owner for text in batch}.values():

@@ -98,10 +98,17 @@ def test_a_question_overtakes_waiting_documents() -> None:
 
 def test_a_text_that_breaks_the_model_fails_alone() -> None:
     async def case(served: Served) -> None:
-        broken = await served.embed("poison")
+        first = await served.occupy()
+        beside = [asyncio.create_task(served.embed(text)) for text in ("harmless", "poison", "healthy")]
+        await served.until_stats(requests=4)
+        served.model.gate.set()
+        healthy, broken, harmless = await asyncio.gather(beside[2], beside[1], beside[0])
+        assert (healthy.status_code, harmless.status_code) == (200, 200)
         assert broken.status_code == 500
         assert "breaks" not in broken.text
+        assert sorted(served.model.batches[1]) == ["harmless", "healthy", "poison"]
         assert (await served.embed("wholesome")).status_code == 200
+        assert (await first).status_code == 200
 
     with_gated_model(case)
 
