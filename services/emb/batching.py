@@ -15,9 +15,8 @@ from typing import Final, Generic, Protocol, TypeVar
 from sluice.embedding_models.shapes import most_texts
 from sluice.wire.embeddings import InputType
 
-# The texts of a long list count as younger the more of the list goes before them, by a second for this many tokens: a
-# shorter list that comes later has its turn in between, and neither waits for ever.
-_TOKENS_PER_SECOND_OF_PATIENCE = 16_384
+# Of a model that has not been measured.
+_TOKENS_PER_SECOND = 16_384.0
 # Below this length padding costs less than a pass of its own.
 _SHORT_TOKENS = 32
 # To look through what is kept is worth its time after as many moves as texts were left the last time, or these.
@@ -75,13 +74,19 @@ class WaitingTexts(Generic[OwnerT]):
         self._moves = 0
         self._moves_until_sweep = _LEAST_MOVES
 
-    def add(self, texts: Iterable[WaitingText[OwnerT]], *, now: float) -> None:
-        """Let the texts of one request wait."""
+    def add(
+        self, texts: Iterable[WaitingText[OwnerT]], *, now: float, tokens_per_second: float = _TOKENS_PER_SECOND
+    ) -> None:
+        """Let the texts of one request wait.
+
+        The texts of a long list count as younger by the time that their model, at so many `tokens_per_second`, takes
+        for those before them: a shorter list that comes later has its turn in between, and neither waits for ever.
+        """
         self._sweep_in_time()
         ahead = 0
         # Longest first within a request: its batches then have almost equal lengths.
         for text in sorted(texts, key=lambda text: -text.tokens):
-            due = now + ahead / _TOKENS_PER_SECOND_OF_PATIENCE
+            due = now + ahead / tokens_per_second
             ahead += text.tokens
             heapq.heappush(self._by_age[text.input_type], (due, next(self._arrivals), text))
             self._lane_of(text).setdefault(text.tokens, deque()).append(text)

@@ -92,7 +92,7 @@ class ModelThread:
         job.texts = texts
         waiting = [WaitingText(job, i, len(text.ids), job.input_type) for i, text in enumerate(texts)]
         with self._changed:
-            self._waiting.add(waiting, now=job.queued_at)
+            self._waiting.add(waiting, now=job.queued_at, tokens_per_second=job.model.throughput.tokens_per_second)
             self._changed.notify()
 
     @property

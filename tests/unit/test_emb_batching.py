@@ -75,6 +75,19 @@ def test_a_long_list_and_a_shorter_one_that_comes_later_take_turns() -> None:
     assert sum(map(sum, passes)) == 4
 
 
+def test_a_long_list_takes_turns_until_its_end_however_slow_the_model_is() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), *[256] * 800), now=0, tokens_per_second=5_000)
+    clock = 0.0
+    while clock < 13:
+        clock += sum(lengths(waiting.take(lambda _: 1024))) / 5_000
+    other = Caller()
+    waiting.add(texts(other, 60), now=clock, tokens_per_second=5_000)
+
+    passes = [[text.owner is other for text in waiting.take(lambda _: 1024)] for _ in range(3)]
+    assert sum(map(sum, passes)) == 1
+
+
 def test_texts_for_different_models_never_share_a_pass() -> None:
     waiting: WaitingTexts[Caller] = WaitingTexts()
     waiting.add(texts(Caller(lane="one"), 20, 20), now=0)

@@ -1,4 +1,4 @@
-"""The thread that runs the models outlives whatever they, or what counts their work, may raise."""
+"""The thread that runs the models: whose turn it is, and that it outlives whatever may be raised there."""
 
 from __future__ import annotations
 
@@ -51,14 +51,16 @@ class CountsNothing(EmbMetrics):
 
 
 class Bench:
-    def __init__(self, metrics: EmbMetrics | None = None) -> None:
+    def __init__(self, metrics: EmbMetrics | None = None, batch_tokens: int = 1024) -> None:
         self.backend = FakeModel()
         wanted = WantedModel("fake", "fake", "fake", 0, None, verified=Path)
         self.model = Model(wanted, self.backend, 1000, Throughput())
-        self.thread = ModelThread(1024, 0.03, metrics or EmbMetrics())
+        self.thread = ModelThread(batch_tokens, 0.03, metrics or EmbMetrics())
 
-    def submit(self, *firsts: int) -> EmbeddingJob:
+    def submit(self, *firsts: int, queued_at: float = 0) -> EmbeddingJob:
+        """A job of one text of ten tokens for each first token."""
         job = EmbeddingJob(self.model, len(firsts), "document")
+        job.queued_at = queued_at
         self.thread.submit(job, [TokenizedText([first] + [0] * 9, truncated=False) for first in firsts])
         return job
 
@@ -85,6 +87,19 @@ def test_only_the_request_whose_text_breaks_the_model_fails(broken: int) -> None
         assert isinstance(guilty.finished.exception(), (ArithmeticError, ValueError))
         assert (before.finished.result(), after.finished.result()) == (None, None)
         assert (before.vectors[:, 0].tolist(), after.vectors[:, 0].tolist()) == ([1, 2], [4])
+
+    run(bench, case)
+
+
+def test_a_list_makes_way_by_the_speed_that_the_model_was_found_to_have() -> None:
+    bench = Bench(batch_tokens=16)
+    bench.model.throughput.start_from(10, 1.0)
+
+    async def case() -> None:
+        jobs = [bench.submit(1, 2, 3, queued_at=0), bench.submit(4, queued_at=0.5)]
+        bench.thread.start()
+        await asyncio.wait([job.finished for job in jobs])
+        assert bench.backend.passes[:2] == [[1], [4]]
 
     run(bench, case)
 
