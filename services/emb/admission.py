@@ -96,6 +96,6 @@ class Admission:
         self.tokens = after
 
 
-def estimated_tokens(texts: list[str]) -> int:
-    """About how many tokens the texts have: what to reserve before they are tokenized."""
-    return sum(len(text) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
+def estimated_tokens(texts: list[str], max_tokens: int) -> int:
+    """About how many tokens a model reads of the texts, at most `max_tokens` of each: to reserve before it is known."""
+    return sum(min(max_tokens, len(text) // _CHARACTERS_PER_TOKEN + 2) for text in texts)

@@ -146,7 +146,8 @@ class EmbeddingQueue:
         """
         if self.state is not State.READY:
             raise self._not_now()
-        with self._accepted(), model.used(), model.admission.reserve(estimated_tokens(texts)) as reserved:
+        about = estimated_tokens(texts, model.backend.max_tokens)
+        with self._accepted(), model.used(), model.admission.reserve(about) as reserved:
             job = EmbeddingJob(model, len(texts), input_type)
             deadline = asyncio.get_running_loop().call_later(self._queue_seconds, self._expire, job)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.emb.admission import Admission, Throughput
+from services.emb.admission import Admission, Throughput, estimated_tokens
 from sluice.errors import TooLarge, TooManyRequests
 
 
@@ -40,6 +40,11 @@ def test_an_estimate_is_corrected_and_the_correction_given_back() -> None:
 def test_a_request_that_can_never_fit_is_not_told_to_come_back() -> None:
     with pytest.raises(TooLarge, match="Split it"), Admission(100, Throughput()).reserve(101):
         pytest.fail("101 tokens do not fit into 100")
+
+
+def test_a_text_counts_no_more_tokens_than_the_model_reads_of_it() -> None:
+    assert estimated_tokens(["x" * 100_000] * 11, max_tokens=256) == 2_816
+    assert estimated_tokens(["x" * 40, ""], max_tokens=256) == 14
 
 
 def test_who_is_refused_is_told_how_long_the_excess_takes_at_the_measured_speed() -> None:
