@@ -337,6 +337,9 @@ class EmbServiceSettings(Settings):
         30.0, gt=0, description="Documents go through in passes of about this length: a question waits for one at most"
     )
     models_poll_seconds: float = Field(2.0, gt=0, description="How often the models folder is looked at for changes")
+    stuck_seconds: float = Field(
+        15.0, gt=0, description="A model whose pass has not ended for this long is stuck: the service is not ready"
+    )
     queue_tokens: int = Field(262_144, ge=1024, description="Tokens that may wait; more is refused with 429")
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_text_chars: int = Field(100_000, ge=1, description="A longer text is refused with 413")

@@ -21,7 +21,7 @@ from sluice.wire.embeddings import InputType
 
 # The thread looks up this often when nothing arrives; a batch takes a fraction of that.
 _BEAT_SECONDS = 1.0
-_FRESH_BEAT_SECONDS = 5.0
+_BEATS_UNTIL_STUCK = 4
 # Bulk work has pauses of a second or two; memory is given back when it is really over.
 _IDLE_BEATS = 10
 # A pass over fewer tokens costs almost as much as one over this many.
@@ -64,10 +64,15 @@ Batch = list[WaitingText[EmbeddingJob]]
 class ModelThread:
     """Jobs go in from the event loop; their futures are settled on the event loop."""
 
-    def __init__(self, batch_tokens: int, pass_seconds: float, metrics: EmbMetrics) -> None:
-        """A pass takes at most `batch_tokens`, and of documents no more than take `pass_seconds`."""
+    def __init__(self, batch_tokens: int, pass_seconds: float, stuck_seconds: float, metrics: EmbMetrics) -> None:
+        """A pass takes at most `batch_tokens`, and of documents no more than take `pass_seconds`.
+
+        One that has not ended after `stuck_seconds` is not expected to end.
+        """
         self._batch_tokens = batch_tokens
         self._pass_seconds = pass_seconds
+        self._stuck_seconds = stuck_seconds
+        self._beat_seconds = min(_BEAT_SECONDS, stuck_seconds / _BEATS_UNTIL_STUCK)
         self._metrics = metrics
         self._waiting: WaitingTexts[EmbeddingJob] = WaitingTexts()
         self._changed = threading.Condition()
@@ -81,11 +86,11 @@ class ModelThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the current batch."""
+        """End after the current batch, unless that is stuck."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join(timeout=_FRESH_BEAT_SECONDS)
+        self._thread.join(max(0.0, self._stuck_seconds - self.seconds_since_beat))
 
     def submit(self, job: EmbeddingJob, texts: Sequence[TokenizedText]) -> None:
         """Let the texts of a job wait for their batches."""
@@ -97,13 +102,13 @@ class ModelThread:
 
     @property
     def seconds_since_beat(self) -> float:
-        """How long ago the thread last came round for a batch."""
+        """How long ago the thread last came round for a batch, or began a pass."""
         return time.monotonic() - self._beat
 
     @property
     def responsive(self) -> bool:
         """Whether the thread lives and has shown itself lately."""
-        return self._thread.is_alive() and self.seconds_since_beat < _FRESH_BEAT_SECONDS
+        return self._thread.is_alive() and self.seconds_since_beat < self._stuck_seconds
 
     def _run(self) -> None:
         idle_beats = 0
@@ -126,7 +131,7 @@ class ModelThread:
                 return None
             if batch := self._waiting.take(self._budget_for):
                 return batch
-            self._changed.wait(_BEAT_SECONDS)
+            self._changed.wait(self._beat_seconds)
             return self._waiting.take(self._budget_for)
 
     def _budget_for(self, text: WaitingText[EmbeddingJob]) -> int:

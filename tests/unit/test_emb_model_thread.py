@@ -55,7 +55,7 @@ class Bench:
         self.backend = FakeModel()
         wanted = WantedModel("fake", "fake", "fake", 0, None, verified=Path)
         self.model = Model(wanted, self.backend, 1000, Throughput())
-        self.thread = ModelThread(batch_tokens, 0.03, metrics or EmbMetrics())
+        self.thread = ModelThread(batch_tokens, 0.03, 15, metrics or EmbMetrics())
 
     def submit(self, *firsts: int, queued_at: float = 0) -> EmbeddingJob:
         """A job of one text of ten tokens for each first token."""
