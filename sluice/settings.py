@@ -334,9 +334,14 @@ class EmbServiceSettings(Settings):
     languages: list[str] | None = Field(None, description="Languages (ISO 639-1) that the model reads well, if known")
     batch_tokens: int = Field(1024, ge=64, description="Padded tokens of one forward pass, at most")
     pass_milliseconds: float = Field(
-        30.0, gt=0, description="Documents go through in passes of about this length: a question waits for one at most"
+        30.0,
+        gt=0,
+        description="Documents go through in passes of about this length, or of one long text; a question goes next",
     )
     models_poll_seconds: float = Field(2.0, gt=0, description="How often the models folder is looked at for changes")
+    stuck_seconds: float = Field(
+        15.0, gt=0, description="A model whose pass has not ended for this long is stuck: the service is not ready"
+    )
     queue_tokens: int = Field(262_144, ge=1024, description="Tokens that may wait; more is refused with 429")
     queue_seconds: float = Field(30.0, gt=0, description="A request that waited longer is dropped with 503")
     max_text_chars: int = Field(100_000, ge=1, description="A longer text is refused with 413")

@@ -9,13 +9,16 @@ from sluice.errors import TooLarge, TooManyRequests
 
 # A cautious guess until the first batch has been measured.
 _FIRST_TOKENS_PER_SECOND = 2000.0
-_WEIGHT_OF_NEWEST = 0.2
+# The mean is over about this many: a full pass of 1,024 is a fifth of it.
+_TOKENS_REMEMBERED = 4096
+# A pass over fewer tokens costs almost as much as one over more: it shows how fast the model is at least.
+_TELLING_TOKENS = 128
 _CHARACTERS_PER_TOKEN = 4
 _LONGEST_RETRY_SECONDS = 300.0
 
 
 class Throughput:
-    """Tokens per second, as an exponentially weighted mean over batches."""
+    """Tokens per second when there is enough to do, as a mean over batches that counts the newest and largest most."""
 
     def __init__(self) -> None:
         self.tokens_per_second = _FIRST_TOKENS_PER_SECOND
@@ -27,8 +30,11 @@ class Throughput:
 
     def record(self, tokens: int, seconds: float) -> None:
         """Take a batch into account."""
-        if seconds > 0:
-            self.tokens_per_second += _WEIGHT_OF_NEWEST * (tokens / seconds - self.tokens_per_second)
+        if seconds <= 0:
+            return
+        faster = tokens / seconds - self.tokens_per_second
+        if tokens >= _TELLING_TOKENS or faster > 0:
+            self.tokens_per_second += faster * tokens / (tokens + _TOKENS_REMEMBERED)
 
     def tokens_in(self, seconds: float) -> int:
         """How many tokens this time is enough for."""
@@ -90,6 +96,6 @@ class Admission:
         self.tokens = after
 
 
-def estimated_tokens(texts: list[str]) -> int:
-    """About how many tokens the texts have: what to reserve before they are tokenized."""
-    return sum(len(text) // _CHARACTERS_PER_TOKEN + 2 for text in texts)
+def estimated_tokens(texts: list[str], max_tokens: int) -> int:
+    """About how many tokens a model reads of the texts, at most `max_tokens` of each: to reserve before it is known."""
+    return sum(min(max_tokens, len(text) // _CHARACTERS_PER_TOKEN + 2) for text in texts)

@@ -48,7 +48,7 @@ from sluice.wire.embeddings import (
 def create_app(
     settings: EmbServiceSettings, queue: EmbeddingQueue, metrics: EmbMetrics, on_failure: Callable[[], None]
 ) -> Application:
-    """The service around a queue, which it starts and stops; `on_failure` is called if the model cannot be loaded."""
+    """The service around a queue, which it starts and stops; `on_failure`: no model can be loaded, or it is stuck."""
     endpoints = Endpoints(settings, queue, metrics)
 
     @asynccontextmanager

@@ -74,7 +74,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def main() -> None:
-    """Serve until a signal; exit code 78 for wrong settings, 1 for a model that cannot be loaded."""
+    """Serve until a signal; exit code 78 for wrong settings, 1 for a model that cannot be loaded or is stuck."""
     try:
         settings = EmbServiceSettings.from_environment()
         telemetry.configure_logging("emb", TelemetrySettings.from_environment())

@@ -23,6 +23,7 @@ from sluice.embedding_models.tokenizing import TokenizedText
 from sluice.errors import TemporarilyUnavailable
 from sluice.settings import EmbServiceSettings
 from sluice.threads import usable_threads
+from sluice.watchdog import GIVE_UP_SECONDS, until_stuck_for_good
 from sluice.wire.embeddings import InputType
 
 _RETRY_SECONDS: Final = 5.0
@@ -42,7 +43,7 @@ class State(StrEnum):
 _WHY_NOT = {
     State.LOADING: "The model is being loaded.",
     State.DRAINING: "The service is shutting down.",
-    State.FAILED: "The model could not be loaded; the log says why.",
+    State.FAILED: "The model could not be loaded, or is stuck for good; the log says why.",
 }
 
 
@@ -58,15 +59,29 @@ class Embedded:
 class EmbeddingQueue:
     """Texts of many requests in, vectors out. Belongs to one event loop."""
 
-    def __init__(self, load: Load, wanted: Wanted, settings: EmbServiceSettings, metrics: EmbMetrics) -> None:
-        """`load` runs on a thread of its own, so health checks are answered while a model is read."""
+    def __init__(
+        self,
+        load: Load,
+        wanted: Wanted,
+        settings: EmbServiceSettings,
+        metrics: EmbMetrics,
+        *,
+        give_up_seconds: float = GIVE_UP_SECONDS,
+    ) -> None:
+        """`load` runs on a thread of its own, so health checks are answered while a model is read.
+
+        A model that is still stuck after `give_up_seconds` will not answer any more.
+        """
         self._alias = settings.alias
         self._threads = settings.threads or usable_threads()
         self._queue_seconds = settings.queue_seconds
+        self._give_up_seconds = give_up_seconds
         self._metrics = metrics
         self.models = Models(load, settings.queue_tokens, on_change=self._note_models)
         self._following = Following(wanted, self.models, settings.models_poll_seconds)
-        self._thread = ModelThread(settings.batch_tokens, settings.pass_milliseconds / 1000, metrics)
+        self._thread = ModelThread(
+            settings.batch_tokens, settings.pass_milliseconds / 1000, settings.stuck_seconds, metrics
+        )
         # A question is not to wait until a list of thousands is tokenized.
         self._tokenizing: dict[InputType, ThreadPoolExecutor] = {
             "query": ThreadPoolExecutor(max_workers=1, thread_name_prefix="query-tokenizer"),
@@ -79,9 +94,10 @@ class EmbeddingQueue:
         metrics.queued_tokens.set_function(self._queued_tokens)
 
     def start(self, on_failure: Callable[[], None]) -> None:
-        """Begin to load the models; `on_failure` is called if the default one cannot be loaded."""
+        """Begin to load the models; `on_failure` is called if the default one cannot be loaded, or one is stuck."""
         self._thread.start()
-        self._starting = asyncio.get_running_loop().create_task(self._start(on_failure))
+        loop = asyncio.get_running_loop()
+        self._beside = [loop.create_task(self._start(on_failure)), loop.create_task(self._watch(on_failure))]
 
     async def _start(self, on_failure: Callable[[], None]) -> None:
         try:
@@ -95,6 +111,14 @@ class EmbeddingQueue:
         self.state = State.FAILED
         on_failure()
 
+    async def _watch(self, on_failure: Callable[[], None]) -> None:
+        await until_stuck_for_good(
+            lambda: self.state is not State.READY or self._thread.responsive, self._give_up_seconds
+        )
+        telemetry.logger().error("model.stuck", seconds=self._give_up_seconds)
+        self.state = State.FAILED
+        on_failure()
+
     async def drain(self) -> None:
         """Accept nothing new, and return when all that was accepted is answered."""
         self.state = State.DRAINING
@@ -102,7 +126,8 @@ class EmbeddingQueue:
 
     def stop(self) -> None:
         """Let the threads end."""
-        self._starting.cancel()
+        for task in self._beside:
+            task.cancel()
         self._following.end()
         self.models.close()
         for pool in self._tokenizing.values():
@@ -146,7 +171,8 @@ class EmbeddingQueue:
         """
         if self.state is not State.READY:
             raise self._not_now()
-        with self._accepted(), model.used(), model.admission.reserve(estimated_tokens(texts)) as reserved:
+        about = estimated_tokens(texts, model.backend.max_tokens)
+        with self._accepted(), model.used(), model.admission.reserve(about) as reserved:
             job = EmbeddingJob(model, len(texts), input_type)
             deadline = asyncio.get_running_loop().call_later(self._queue_seconds, self._expire, job)
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,12 +19,11 @@ from sluice.errors import Conflict, NotFound, SluiceError, TemporarilyUnavailabl
 from sluice.memory import free_memory, give_back_free_memory
 from sluice.model_store.manifest import Version
 from sluice.settings import LlmServiceSettings
+from sluice.watchdog import GIVE_UP_SECONDS, until_stuck_for_good
 
 _DRAINING_RETRY_SECONDS: Final = 5.0
 _LOADING_RETRY_SECONDS: Final = 5.0
 _MEGABYTE: Final = 1024**2
-_LOOK_SECONDS: Final = 1.0
-_GIVE_UP_SECONDS: Final = 45.0
 
 
 class State(StrEnum):
@@ -58,7 +56,7 @@ class ModelHost:
         metrics: LlmMetrics,
         *,
         available: Callable[[], int | None] = free_memory,
-        give_up_seconds: float = _GIVE_UP_SECONDS,
+        give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         """A model that has not been responsive for `give_up_seconds` will not be any more."""
         self._catalog = catalog
@@ -140,11 +138,9 @@ class ModelHost:
 
     async def watch(self, on_stuck: Callable[[], None]) -> None:
         """Call `on_stuck` once the model has been stuck for too long: only a new process helps then."""
-        seen = time.monotonic()
-        while time.monotonic() - seen < self._give_up_seconds:
-            await asyncio.sleep(min(_LOOK_SECONDS, self._give_up_seconds))
-            if self.state is not State.READY or self.current.backend.responsive:
-                seen = time.monotonic()
+        await until_stuck_for_good(
+            lambda: self.state is not State.READY or self.current.backend.responsive, self._give_up_seconds
+        )
         telemetry.logger().error("model.stuck", model=self.current.name, seconds=self._give_up_seconds)
         self.state = State.FAILED
         on_stuck()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +75,19 @@ def test_a_long_list_and_a_shorter_one_that_comes_later_take_turns() -> None:
     assert sum(map(sum, passes)) == 4
 
 
+def test_a_long_list_takes_turns_until_its_end_however_slow_the_model_is() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    waiting.add(texts(Caller(), *[256] * 800), now=0, tokens_per_second=5_000)
+    clock = 0.0
+    while clock < 13:
+        clock += sum(lengths(waiting.take(lambda _: 1024))) / 5_000
+    other = Caller()
+    waiting.add(texts(other, 60), now=clock, tokens_per_second=5_000)
+
+    passes = [[text.owner is other for text in waiting.take(lambda _: 1024)] for _ in range(3)]
+    assert sum(map(sum, passes)) == 1
+
+
 def test_texts_for_different_models_never_share_a_pass() -> None:
     waiting: WaitingTexts[Caller] = WaitingTexts()
     waiting.add(texts(Caller(lane="one"), 20, 20), now=0)
@@ -105,6 +119,22 @@ def test_a_short_text_is_not_padded_to_several_times_its_length() -> None:
     waiting.add(texts(Caller(), 250, 40), now=0)
 
     assert lengths(waiting.take(lambda _: 2048)) == [250]
+
+
+def test_texts_that_were_taken_or_given_up_are_let_go_while_others_wait() -> None:
+    waiting: WaitingTexts[Caller] = WaitingTexts()
+    callers: WeakSet[Caller] = WeakSet()
+    for number in range(10_000):
+        takes, leaves = Caller(), Caller()
+        callers |= {takes, leaves}
+        # One that waits fills a pass by itself, and nobody is near the length of the one that is given up.
+        waiting.add(texts(takes, 512), now=number)
+        waiting.add(texts(leaves, 100, 10), now=number + 1e6)
+        leaves.wanted = False
+        if number:
+            assert lengths(waiting.take(lambda _: 100)) == [512]
+
+    assert len(callers) < 1_000
 
 
 @given(st.lists(st.lists(st.integers(1, 512), min_size=1, max_size=20), max_size=20), st.integers(1, 4096))

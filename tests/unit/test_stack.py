@@ -16,7 +16,7 @@ from services.cli.deployment_secrets import NAMES
 from services.emb import main as emb
 from services.llm import main as llm
 from sluice.broker import celery_app
-from sluice.settings import BrokerSettings, LlmServiceSettings
+from sluice.settings import BrokerSettings, EmbServiceSettings, LlmServiceSettings
 from tests.unit.deployment import (
     COMPOSE,
     ROOT,
@@ -136,7 +136,7 @@ def test_a_container_is_not_killed_before_its_process_has_had_its_time() -> None
     own = {
         "api": float(re.findall(r"timeout_graceful_shutdown=(\d+)", serve)[0]),
         "worker": float(celery_app(broker).conf.worker_soft_shutdown_timeout),
-        "emb": emb._DRAIN_SECONDS + emb._CLOSE_SECONDS,
+        "emb": emb._DRAIN_SECONDS + emb._CLOSE_SECONDS + EmbServiceSettings.model_fields["stuck_seconds"].default,
         "llm": llm._DRAIN_SECONDS + llm._CLOSE_SECONDS + LlmServiceSettings.model_fields["stuck_seconds"].default,
     }
 
