@@ -72,6 +72,10 @@ PERSON = {
 }
 
 
+def rules_of(schema: Any) -> dict[str, str]:
+    return dict(line.split(" ::= ", 1) for line in grammar_for(schema).splitlines())
+
+
 def test_a_schema_in_order_becomes_a_grammar() -> None:
     grammar = grammar_for(PERSON)
 
@@ -84,11 +88,26 @@ def test_a_definition_is_not_mistaken_for_a_rule_of_the_same_name() -> None:
     properties = {"kind": {"$ref": "#/$defs/string"}, "char": {"type": "string"}}
     schema = {"type": "object", "properties": properties, "$defs": {"string": {"enum": ["only this"]}}}
 
-    rules = dict(line.split(" ::= ", 1) for line in grammar_for(schema).splitlines())
+    rules = rules_of(schema)
 
     (definition,) = (name for name in rules if name.startswith("definition-"))
     assert rules[definition] == r'"\"only this\""'
     assert rules["kind"] == definition
+
+
+@pytest.mark.parametrize(
+    ("schema", "rule"),
+    [
+        ({"type": ["string", "null"], "enum": ["a", "b", None]}, r'"\"a\"" | "\"b\"" | "null"'),
+        ({"type": ["integer", "string"], "const": 7}, '"7"'),
+        ({"type": "string", "enum": ["a"]}, r'"\"a\""'),
+    ],
+)
+def test_values_bind_the_answer_whatever_types_stand_beside_them(schema: Any, rule: str) -> None:
+    assert rules_of(schema)["root"] == rule
+    inside = rules_of({"type": "object", "properties": {"type": schema, "enum": {"type": "string"}}})
+    assert inside["type"] == rule
+    assert inside["enum-kv"] == r'"\"enum\"" space ":" space string'
 
 
 def test_strings_have_no_raw_control_characters() -> None:

@@ -65,6 +65,7 @@ def grammar_for(schema: Any) -> str:
         _check(part)
     renamed = _with_names_of_their_own(json.loads(text), text)
     _check_references(renamed)
+    _drop_types_of_values(renamed)
     try:
         return checked(_translated(json.dumps(renamed)))
     except GrammarRefused as error:
@@ -180,6 +181,13 @@ def _with_names_of_their_own(schema: Any, text: str) -> Any:
     for place in _DEFINITIONS & set(result):
         result[place] = {names.get(name, f"{prefix}-unused-{name}"): one for name, one in result[place].items()}
     return result
+
+
+def _drop_types_of_values(schema: Mapping[str, Any]) -> None:
+    """Values have been held against their type; the translation would take a list of types and leave the values out."""
+    for part in _parts(schema):
+        if isinstance(part, dict) and ("const" in part or "enum" in part):
+            part.pop("type", None)
 
 
 def _check_references(schema: Mapping[str, Any]) -> None:
