@@ -110,6 +110,14 @@ def test_values_bind_the_answer_whatever_types_stand_beside_them(schema: Any, ru
     assert inside["enum-kv"] == r'"\"enum\"" space ":" space string'
 
 
+def test_cyrillic_and_accents_are_written_as_they_are() -> None:
+    rules = rules_of({"type": "object", "properties": {"вид": {"enum": ["шлюз", "café"]}}})
+
+    # In a grammar, these are the characters themselves.
+    assert r'"\"\u0448\u043b\u044e\u0437\"" | "\"caf\u00e9\""' in rules.values()
+    assert any(rule.startswith(r'"\"\u0432\u0438\u0434\"" space ":"') for rule in rules.values())
+
+
 def test_strings_have_no_raw_control_characters() -> None:
     assert r"\x00-\x1F" in grammar_for_any_object()
 
@@ -145,6 +153,21 @@ def nested(levels: int) -> dict[str, Any]:
         ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "circle"),
         (nested(100), "nested deeper"),
         ({"enum": ["x" * 40_000]}, "are accepted"),
+        ({"enum": ["C:\\temp"]}, "cannot be enforced"),
+        ({"enum": ['say "yes"']}, "cannot be enforced"),
+        ({"const": "two\nlines"}, "cannot be enforced"),
+        ({"const": {"deep": ["\x01"]}}, "cannot be enforced"),
+        ({"enum": ["😀"]}, "cannot be enforced"),
+        ({"enum": ["\ud83d"]}, "cannot be enforced"),
+        ({"enum": [float("inf")]}, "JSON cannot write"),
+        ({"const": {"$ref": "#/$defs/a"}, "$defs": {"a": {"type": "string"}}}, "$ref"),
+        ({"type": "object", "properties": {"a\\b": {"type": "string"}}}, "cannot be enforced"),
+        ({"type": "object", "properties": {"*": {"type": "string"}}}, "'*'"),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": True}, "beside"),
+        (
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}},
+            "beside",
+        ),
     ],
 )
 def test_a_schema_that_would_not_bind_the_answer_is_refused_with_its_fault(schema: Any, complaint: str) -> None:
