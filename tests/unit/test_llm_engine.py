@@ -67,9 +67,6 @@ class FakeContext:
         self.forgotten.append((sequence, kept))
         return True
 
-    def copy(self, source: int, target: int) -> None:
-        pass
-
     def save(self, sequence: int) -> bytes:
         return b"state"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from array import array
+from collections.abc import Sequence
 
 from services.llm.backends.llama_cpp.prefixes import SavedStates, Source, common_prefix, place
 from services.llm.backends.llama_cpp.seats import Seats
@@ -93,9 +95,6 @@ class RecurrentMemory:
     def forget(self, sequence: int, kept: int) -> bool:
         return kept == 0
 
-    def copy(self, source: int, target: int) -> None:
-        pass
-
     def save(self, sequence: int) -> bytes:
         return b"state"
 
@@ -110,3 +109,101 @@ def test_a_memory_that_cannot_be_cut_begins_anew() -> None:
     seats.leave(sequence)
 
     assert seats.take([*SYSTEM[:300], 1])[1] == 0
+
+
+class LlamaMemory:
+    """Keeps tokens where llama.cpp keeps keys and values. Its own `copy` waits for the next pass; nothing else does."""
+
+    def __init__(self, sequences: int) -> None:
+        self.cells: list[list[int]] = [[] for _ in range(sequences)]
+        self._queued: list[tuple[int, int]] = []
+
+    def compute(self, sequence: int, tokens: Sequence[int]) -> None:
+        for source, target in self._queued:
+            self.cells[target][: len(self.cells[source])] = self.cells[source]
+        self._queued.clear()
+        self.cells[sequence] += tokens
+
+    def forget(self, sequence: int, kept: int) -> bool:
+        del self.cells[sequence][kept:]
+        return True
+
+    def copy(self, source: int, target: int) -> None:
+        self._queued.append((source, target))
+
+    def save(self, sequence: int) -> bytes:
+        return array("i", self.cells[sequence]).tobytes()
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        self.cells[sequence] = list(array("i", state))
+        return True
+
+
+class Table:
+    """Seats, and the memory under them."""
+
+    def __init__(self, sequences: int, states: SavedStates) -> None:
+        self.memory = LlamaMemory(sequences)
+        self.seats = Seats(self.memory, sequences, states)
+
+    def begin(self, prompt: Sequence[int]) -> tuple[int, int]:
+        return self.seats.take(prompt)
+
+    def read(self, prompt: Sequence[int], begun: tuple[int, int]) -> None:
+        sequence, reused = begun
+        self.memory.compute(sequence, prompt[reused:])
+        self.seats.grow(sequence, prompt[reused:])
+
+    def answered(self, prompt: Sequence[int]) -> None:
+        begun = self.begin(prompt)
+        self.read(prompt, begun)
+        self.seats.leave(begun[0])
+
+
+def test_a_beginning_is_that_of_its_own_conversation_though_the_next_order_takes_the_donors_place() -> None:
+    first, second = [*SYSTEM, *range(2000, 3000)], [*range(5000, 5500)]
+    states = SavedStates(1_000_000)
+    states.save(second, array("i", second).tobytes())
+    table = Table(2, states)
+    table.answered(first)
+
+    # Both begin before anything is computed: one from the sequence of `first`, one from a saved state, in its place.
+    prompts = [[*SYSTEM, 1], [*second, 2]]
+    begun = [table.begin(prompt) for prompt in prompts]
+    for prompt, each in zip(prompts, begun, strict=True):
+        table.read(prompt, each)
+
+    assert [reused for _, reused in begun] == [400, 500]
+    assert [table.memory.cells[sequence] for sequence, _ in begun] == prompts
+
+
+def test_whatever_begins_together_and_is_used_again_has_its_own_tokens() -> None:
+    source = random.Random(5)  # noqa: S311 - a test
+    table = Table(4, SavedStates(60_000))
+    beginnings = [[1000 * n + place for place in range(100)] for n in range(6)]
+
+    for _ in range(300):
+        prompts = [
+            [*source.choice(beginnings)[: source.randrange(20, 101)], *source.choices(range(50), k=80)]
+            for _ in range(source.randrange(1, 5))
+        ]
+        begun = [table.begin(prompt) for prompt in prompts]
+        for prompt, each in zip(prompts, begun, strict=True):
+            # Some are canceled before anything of them is computed.
+            if source.random() < 0.8:
+                table.read(prompt, each)
+                assert table.memory.cells[each[0]] == prompt
+        for sequence, _ in begun:
+            table.seats.leave(sequence)
+
+
+def test_a_saved_state_is_put_back_although_it_makes_room_for_what_was_there() -> None:
+    saved, resident = [*range(100)], [*range(5000, 5100)]
+    states = SavedStates(600)
+    states.save(saved, array("i", saved).tobytes())
+    table = Table(1, states)
+    table.answered(resident)
+
+    assert table.begin([*saved, 7]) == (0, 100)
+    assert table.memory.cells[0] == saved
+    assert states.best(resident) == tuple(resident)

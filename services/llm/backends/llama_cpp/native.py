@@ -232,12 +232,6 @@ class NativeContext:
         """Keep the first tokens of a sequence only; False if this model's memory cannot do that."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, kept, -1))
 
-    def copy(self, source: int, target: int) -> None:
-        """Make one sequence the same as another."""
-        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
-        # Part of a sequence can be copied only where all share one memory.
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-
     def save(self, sequence: int) -> bytes:
         """What was computed for a sequence."""
         size = llama_cpp.llama_state_seq_get_size(self._context, sequence)
