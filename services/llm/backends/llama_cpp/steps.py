@@ -104,7 +104,7 @@ class Pace:
         answers wait for all of them.
         """
         if self._row_seconds is None:
-            return ROWS_AT_ONCE if writers else LARGEST_STEP
+            return ROWS_AT_ONCE
         seconds = self._longest_step
         if writers:
             usual = self._usual_seconds(writers)
