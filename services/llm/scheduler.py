@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -21,16 +21,27 @@ _FIRST_GUESS = 100.0
 class Scheduler:
     """Hands out the slots of one model in the order of arrival. Belongs to one event loop."""
 
-    def __init__(self, slots: int, settings: LlmServiceSettings, metrics: LlmMetrics) -> None:
+    def __init__(
+        self,
+        slots: int,
+        settings: LlmServiceSettings,
+        metrics: LlmMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._slots = slots
         self._free = asyncio.Semaphore(slots)
         self._queue_requests = settings.queue_requests
         self._queue_tokens = settings.queue_tokens
         self._queue_seconds = settings.queue_seconds
         self._metrics = metrics
+        self._clock = clock
         self.waiting = 0
         self.active = 0
         self._waiting_tokens = 0
+        self._active_tokens = 0
+        # Seconds of all answers together, up to when one last began or ended.
+        self._answer_seconds = 0.0
+        self._counted_at = clock()
         self._tokens_per_second = _FIRST_GUESS
 
     @asynccontextmanager
@@ -43,13 +54,12 @@ class Scheduler:
         if self._free.locked():
             self._require_room(tokens)
         await self._wait_for_slot(tokens)
-        began = time.monotonic()
-        self.active += 1
+        began = self._change_active(1, tokens)
         try:
             yield
-            self._learn(tokens, time.monotonic() - began)
+            self._learn(tokens, *began)
         finally:
-            self.active -= 1
+            self._change_active(-1, -tokens)
             self._free.release()
 
     def stats(self) -> dict[str, Any]:
@@ -75,7 +85,7 @@ class Scheduler:
         raise TooManyRequests(what, code="queue_full", retry_after=self._expected_wait(tokens))
 
     async def _wait_for_slot(self, tokens: int) -> None:
-        began = time.monotonic()
+        began = self._clock()
         with self._in_line(tokens):
             try:
                 async with asyncio.timeout(self._queue_seconds):
@@ -86,7 +96,7 @@ class Scheduler:
                     code="queue_deadline",
                     retry_after=self._expected_wait(tokens),
                 ) from None
-        self._metrics.queue_wait.observe(time.monotonic() - began)
+        self._metrics.queue_wait.observe(self._clock() - began)
 
     @contextmanager
     def _in_line(self, tokens: int) -> Iterator[None]:
@@ -98,9 +108,22 @@ class Scheduler:
             self.waiting -= 1
             self._waiting_tokens -= tokens
 
-    def _learn(self, tokens: int, seconds: float) -> None:
-        newest = self._slots * tokens / max(seconds, 0.001)
+    def _change_active(self, answers: int, tokens: int) -> tuple[float, float]:
+        """Note who writes; the time, and the seconds of all answers up to now."""
+        now = self._clock()
+        self._answer_seconds += self.active * (now - self._counted_at)
+        self._counted_at = now
+        self.active += answers
+        self._active_tokens += tokens
+        return now, self._answer_seconds
+
+    def _learn(self, tokens: int, began: float, answer_seconds: float) -> None:
+        """An answer took its share of the model: all together are as many times faster as were active beside it."""
+        now, answer_seconds_now = self._change_active(0, 0)
+        seconds = max(now - began, 0.001)
+        newest = (answer_seconds_now - answer_seconds) / seconds * tokens / seconds
         self._tokens_per_second += _WEIGHT_OF_NEWEST * (newest - self._tokens_per_second)
 
     def _expected_wait(self, tokens: int) -> float:
-        return min(_LONGEST_RETRY_SECONDS, (self._waiting_tokens + tokens) / max(self._tokens_per_second, 0.1))
+        ahead = self._active_tokens + self._waiting_tokens
+        return min(_LONGEST_RETRY_SECONDS, (ahead + tokens) / max(self._tokens_per_second, 0.1))
