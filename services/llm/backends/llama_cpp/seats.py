@@ -17,10 +17,13 @@ class Memory(Protocol):
     def forget(self, sequence: int, kept: int) -> bool:
         """Keep the first tokens of a sequence only; False if that cannot be done."""
 
-    def save(self, sequence: int) -> bytes:
+    def saved_bytes(self, sequence: int) -> int:
+        """Size of what `save` would return."""
+
+    def save(self, sequence: int) -> bytearray:
         """What was computed for a sequence."""
 
-    def restore(self, sequence: int, state: bytes) -> bool:
+    def restore(self, sequence: int, state: bytearray) -> bool:
         """Put it back, into any sequence and at once; False if it does not fit."""
 
 
@@ -80,5 +83,8 @@ class Seats:
 
     def _keep_what_is_lost(self, sequence: int, reused: int) -> None:
         tokens = self._tokens[sequence]
-        if len(tokens) - reused >= _TAIL_WORTH_SAVING and self._states.worth_saving(tokens):
+        if len(tokens) - reused < _TAIL_WORTH_SAVING or not self._states.worth_saving(tokens):
+            return
+        # Asked first: writing a state down takes long, and its memory.
+        if self._memory.saved_bytes(sequence) <= self._states.limit:
             self._states.save(tokens, self._memory.save(sequence))
