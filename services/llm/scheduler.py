@@ -35,6 +35,7 @@ class Scheduler:
         self._queue_seconds = settings.queue_seconds
         self._metrics = metrics
         self._clock = clock
+        self.reading_requests = 0
         self.waiting = 0
         self.active = 0
         self._waiting_tokens = 0
@@ -45,15 +46,33 @@ class Scheduler:
         self._tokens_per_second = _FIRST_GUESS
 
     @asynccontextmanager
-    async def slot(self, tokens: int) -> AsyncIterator[None]:
+    async def reading(self) -> AsyncIterator[float]:
+        """Have a request read while inside; the time of the event loop by which it must have a slot.
+
+        Raises what `slot` raises: reading takes processor time too, so it waits in the same queue.
+        """
+        if self.reading_requests + self.waiting + self.active >= self._slots + self._queue_requests:
+            raise self._full(f"{self.reading_requests + self.waiting} requests are waiting, and no more may.", 0)
+        deadline = asyncio.get_running_loop().time() + self._queue_seconds
+        self.reading_requests += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield deadline
+        except TimeoutError:
+            raise self._too_late(0) from None
+        finally:
+            self.reading_requests -= 1
+
+    @asynccontextmanager
+    async def slot(self, tokens: int, deadline: float) -> AsyncIterator[None]:
         """Hold a slot while inside, for so many tokens to be read and written.
 
-        Raises `TooManyRequests` when the queue is full, `TemporarilyUnavailable` when the wait was too long. Cancel to
-        leave the queue.
+        Raises `TooManyRequests` when the queue is full, `TemporarilyUnavailable` when the deadline, which `reading`
+        gave, has passed. Cancel to leave the queue.
         """
         if self._free.locked():
             self._require_room(tokens)
-        await self._wait_for_slot(tokens)
+        await self._wait_for_slot(tokens, deadline)
         began = self._change_active(1, tokens)
         try:
             yield
@@ -67,6 +86,7 @@ class Scheduler:
         return {
             "slots": self._slots,
             "active": self.active,
+            "reading": self.reading_requests,
             "waiting": self.waiting,
             "waiting_tokens": self._waiting_tokens,
             "queue_capacity": self._queue_requests,
@@ -82,20 +102,26 @@ class Scheduler:
             what = f"Requests of {self._waiting_tokens} tokens are waiting; {self._queue_tokens} may."
         else:
             return
-        raise TooManyRequests(what, code="queue_full", retry_after=self._expected_wait(tokens))
+        raise self._full(what, tokens)
 
-    async def _wait_for_slot(self, tokens: int) -> None:
+    def _full(self, what: str, tokens: int) -> TooManyRequests:
+        return TooManyRequests(what, code="queue_full", retry_after=self._expected_wait(tokens))
+
+    def _too_late(self, tokens: int) -> TemporarilyUnavailable:
+        return TemporarilyUnavailable(
+            f"The request waited {self._queue_seconds:g} seconds and was dropped.",
+            code="queue_deadline",
+            retry_after=self._expected_wait(tokens),
+        )
+
+    async def _wait_for_slot(self, tokens: int, deadline: float) -> None:
         began = self._clock()
         with self._in_line(tokens):
             try:
-                async with asyncio.timeout(self._queue_seconds):
+                async with asyncio.timeout_at(deadline):
                     await self._free.acquire()
             except TimeoutError:
-                raise TemporarilyUnavailable(
-                    f"The request waited {self._queue_seconds:g} seconds and was dropped.",
-                    code="queue_deadline",
-                    retry_after=self._expected_wait(tokens),
-                ) from None
+                raise self._too_late(tokens) from None
         self._metrics.queue_wait.observe(self._clock() - began)
 
     @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from services.llm.metrics import LlmMetrics
 from services.llm.scheduler import Scheduler
-from sluice.errors import TooManyRequests
+from sluice.errors import TemporarilyUnavailable, TooManyRequests
 from sluice.settings import LlmServiceSettings
 
 
@@ -24,13 +24,19 @@ class Clock:
 class Model:
     """A scheduler, and answers that take as long as they are told."""
 
-    def __init__(self, slots: int, **settings: int) -> None:
+    def __init__(self, slots: int, **settings: float) -> None:
         self.clock = Clock()
         self.scheduler = Scheduler(slots, LlmServiceSettings(**settings), LlmMetrics(), self.clock)
 
     async def answer(self, tokens: int, complete: asyncio.Event) -> None:
-        async with self.scheduler.slot(tokens):
+        async with self.scheduler.reading() as deadline:
+            pass
+        async with self.scheduler.slot(tokens, deadline):
             await complete.wait()
+
+    async def read(self, read: asyncio.Event) -> None:
+        async with self.scheduler.reading():
+            await read.wait()
 
 
 def run(case: Callable[[], Awaitable[None]]) -> None:
@@ -88,9 +94,59 @@ def test_who_is_refused_comes_again_when_all_that_is_ahead_is_done() -> None:
         await a_moment()
         with pytest.raises(TooManyRequests) as refused:
             await model.answer(200, complete)
-        # A hundred tokens a second, as long as nothing is known.
-        assert refused.value.retry_after == 10
+        # A hundred tokens a second, as long as nothing is known. How many the refused one has was not looked at.
+        assert refused.value.retry_after == 8
         complete.set()
         await asyncio.gather(*ahead)
+
+    run(case)
+
+
+def test_requests_that_are_read_are_in_the_queue_and_beyond_it_refused() -> None:
+    model = Model(slots=2, queue_requests=3)
+
+    async def case() -> None:
+        read, complete = asyncio.Event(), asyncio.Event()
+        active = asyncio.create_task(model.answer(100, complete))
+        reading = [asyncio.create_task(model.read(read)) for _ in range(4)]
+        await a_moment()
+        assert model.scheduler.stats()["reading"] == 4
+        with pytest.raises(TooManyRequests) as refused:
+            await model.read(read)
+        assert (refused.value.code, refused.value.retry_after) == ("queue_full", 1)
+        read.set()
+        await asyncio.gather(*reading)
+        await model.read(read)
+        complete.set()
+        await active
+
+    run(case)
+    assert model.scheduler.stats()["reading"] == 0
+
+
+def test_a_request_that_is_not_read_in_time_is_dropped() -> None:
+    model = Model(slots=2, queue_seconds=0.05)
+
+    async def case() -> None:
+        with pytest.raises(TemporarilyUnavailable) as dropped:
+            await model.read(asyncio.Event())
+        assert dropped.value.code == "queue_deadline"
+
+    run(case)
+
+
+def test_reading_and_waiting_have_one_deadline() -> None:
+    model = Model(slots=1, queue_seconds=1000)
+
+    async def case() -> None:
+        complete = asyncio.Event()
+        active = asyncio.create_task(model.answer(100, complete))
+        await a_moment()
+        with pytest.raises(TemporarilyUnavailable) as dropped:
+            async with model.scheduler.slot(100, asyncio.get_running_loop().time()):
+                pass
+        assert dropped.value.code == "queue_deadline"
+        complete.set()
+        await active
 
     run(case)

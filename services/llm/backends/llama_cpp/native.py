@@ -120,6 +120,11 @@ class NativeModel:
         tokens = range(self.vocabulary_size)
         return [self.name_of(t) for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocabulary, t) & of_control]
 
+    def longest_piece(self) -> int:
+        """Characters that a token stands for at most; rather more than that, for it is how the file writes them."""
+        tokens = range(self.vocabulary_size)
+        return max(len(llama_cpp.llama_vocab_get_text(self._vocabulary, token) or b"") for token in tokens)
+
     def ends_answer(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
