@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -114,6 +115,21 @@ def test_a_plain_question_does_not_stand_behind_grammars(tiny_model: Path) -> No
     with a_backend(tiny_model) as backend:
         order = asyncio.run(case(backend))
     assert "plain" not in order[-4:]
+
+
+def test_the_event_loop_goes_on_while_a_model_is_freed(tiny_model: Path) -> None:
+    """Its readers are waited for: they have the vocabulary."""
+    backend = LlamaCppBackend(tiny_model, LlmServiceSettings(context_tokens=2048, sequences=1))
+
+    async def case() -> bool:
+        read = threading.Event()
+        reading = backend._readers.submit(read.wait, 20)
+        closing = asyncio.create_task(backend.close())
+        asyncio.get_running_loop().call_later(0.2, read.set)
+        await closing
+        return reading.result()
+
+    assert asyncio.run(case())
 
 
 def test_a_text_that_cannot_fit_is_refused_by_its_characters(tiny_model: Path) -> None:

@@ -93,7 +93,10 @@ class LlamaCppBackend:
 
         A thread that is stuck in a step keeps both: freed under it, they would end the process.
         """
-        ended = await asyncio.to_thread(self._engine.stop)
+        await asyncio.to_thread(self._freed)
+
+    def _freed(self) -> None:
+        ended = self._engine.stop()
         for threads in (self._readers, self._grammars):
             threads.shutdown(wait=ended, cancel_futures=not ended)
         if ended:
