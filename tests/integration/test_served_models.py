@@ -124,6 +124,12 @@ def test_a_service_that_refuses_says_why_and_what_it_serves(served: ServedModels
     assert refused == Followed(Follows.REFUSED, "qwen@1", "qwen@1 goes on. The file is broken.")
 
 
+def test_a_service_that_loads_another_model_will_load_this_one(served: ServedModels, llm: ScriptedService) -> None:
+    llm.answer = 409, {"detail": "Another model is being loaded.", "code": "activation_running"}
+
+    assert served.follow("llm", "default", "qwen@2") == Followed(Follows.LOADING, "qwen@1")
+
+
 def test_a_service_with_another_folder_serves_something_else(served: ServedModels, llm: ScriptedService) -> None:
     llm.answer = 200, {"alias": "default", "model": "extractive"}
 
