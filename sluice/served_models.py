@@ -20,8 +20,8 @@ _TIMEOUT: Final = httpx.Timeout(5.0, connect=3.0)
 _LOADING_SECONDS: Final = 60.0
 # EMB's outcomes of a reload after which an alias means what the manifest says.
 _LOADED: Final = ("changed", "unchanged")
-# What LLM answers while it loads one, after which it looks at the manifest again.
-_BUSY: Final = "activation_running"
+# LLM refuses while it loads another, and looks at the manifest again afterwards.
+_ANOTHER_IS_LOADED: Final = "activation_running"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Follows(StrEnum):
     """Whether a service serves what an alias means in the manifest."""
 
     SERVING = "serving"
-    LOADING = "loading"  # it took too long to be waited for, and goes on
+    LOADING = "loading"  # it takes too long to be waited for, or begins when another is loaded; it goes on
     REFUSED = "refused"  # the service could not load it, and serves what it served
     ANOTHER = "another"  # it serves something else: it has other settings, or another models folder
     AWAY = "away"  # it loads what the manifest says when it is back
@@ -123,7 +123,7 @@ class ServedModels:
         served = {each.alias: each.model for each in self._state(kind, url).models}.get(alias)
         if answer.is_success:
             return Followed(Follows.ANOTHER, served)
-        if said.get("code") == _BUSY:
+        if said.get("code") == _ANOTHER_IS_LOADED:
             return Followed(Follows.LOADING, served)
         return Followed(Follows.REFUSED, served, _problem(said, alias) or f"It answered {answer.status_code}.")
 

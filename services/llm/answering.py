@@ -64,8 +64,9 @@ class WholeAnswer:
 
     async def _content(self) -> str:
         with self._host.using() as model:
-            generation, face = await self._task.generation(model)
-            async with model.scheduler.slot(generation.tokens_at_most):
+            async with model.scheduler.reading() as deadline:
+                generation, face = await self._task.generation(model)
+            async with model.scheduler.slot(generation.tokens_at_most, deadline):
                 text = await generation.whole_text()
             return face.whole(text).model_dump_json()
 
@@ -94,8 +95,9 @@ class StreamedAnswer:
 
     async def _stream(self, path: str, send: Send) -> None:
         with self._host.using() as model:
-            self._generation, self._face = await self._task.generation(model)
-            async with model.scheduler.slot(self._generation.tokens_at_most):
+            async with model.scheduler.reading() as deadline:
+                self._generation, self._face = await self._task.generation(model)
+            async with model.scheduler.slot(self._generation.tokens_at_most, deadline):
                 await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
                 self._started = True
                 await self._send_events(path, send)

@@ -117,7 +117,8 @@ class Endpoints:
             )
         with self._host.using() as served:
             backend = served.backend
-            tokens = [token for text in texts for token in await backend.tokens(text)]
+            async with served.scheduler.reading():
+                tokens = [token for text in texts for token in await backend.tokens(text)]
         response = TokenizeResponse(
             count=len(tokens), max_model_len=backend.context_tokens, tokens=None, token_strs=tokens
         )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from services.llm.backends.base import Prompt
 from services.llm.backends.llama_cpp.backend import LlamaCppBackend
 from sluice.settings import LlmServiceSettings
-from sluice.wire.completions import ChatMessage
+from sluice.wire.asgi import Malformed
+from sluice.wire.completions import ChatMessage, ResponseFormat
 from tests.gguf_models import TINY, write_model
 from tests.integration.llm_models import Llm, chunks, streamed_text
 
@@ -79,6 +85,59 @@ def test_a_prompt_begins_once_although_the_template_says_so_too(tmp_path: Path) 
         return asyncio.run(count())
 
     assert tokens("begins.gguf", begins=True) == tokens("plain.gguf", begins=False) + 1
+
+
+@contextmanager
+def a_backend(file: Path) -> Iterator[LlamaCppBackend]:
+    backend = LlamaCppBackend(file, LlmServiceSettings(context_tokens=2048, sequences=1))
+    try:
+        yield backend
+    finally:
+        asyncio.run(backend.close())
+
+
+def test_a_plain_question_does_not_stand_behind_grammars(tiny_model: Path) -> None:
+    question = [ChatMessage(role="user", content="hello")]
+    rules = "\n".join(f'r{n} ::= "a{n}" r{n + 1}' for n in range(1500)) + '\nr1500 ::= "b"\nroot ::= r0'
+
+    async def case(backend: LlamaCppBackend) -> list[str]:
+        order: list[str] = []
+
+        async def prepared(name: str, prompt: Prompt) -> None:
+            await backend.prepare(prompt)
+            order.append(name)
+
+        bound = [prepared("bound", Prompt(question, grammar=rules)) for _ in range(6)]
+        plain_form = prepared("plain", Prompt(question, response_format=ResponseFormat(type="text")))
+        await asyncio.gather(*bound, prepared("plain", Prompt(question)), plain_form)
+        return order
+
+    with a_backend(tiny_model) as backend:
+        order = asyncio.run(case(backend))
+    assert "plain" not in order[-4:]
+
+
+def test_the_event_loop_goes_on_while_a_model_is_freed(tiny_model: Path) -> None:
+    """Its readers are waited for: they have the vocabulary."""
+    backend = LlamaCppBackend(tiny_model, LlmServiceSettings(context_tokens=2048, sequences=1))
+
+    async def case() -> bool:
+        read = threading.Event()
+        reading = backend._readers.submit(read.wait, 20)
+        closing = asyncio.create_task(backend.close())
+        asyncio.get_running_loop().call_later(0.2, read.set)
+        await closing
+        return reading.result()
+
+    assert asyncio.run(case())
+
+
+def test_a_text_that_cannot_fit_is_refused_by_its_characters(tiny_model: Path) -> None:
+    with a_backend(tiny_model) as backend, pytest.raises(Malformed) as refused:
+        asyncio.run(backend.prepare(Prompt([ChatMessage(role="user", content="x" * 3_000_000)])))
+
+    assert refused.value.code == "context_length_exceeded"
+    assert "3000000 characters" in refused.value.detail
 
 
 def test_usage_tells_what_was_cached_and_is_streamed_to_who_asked(llm: Llm) -> None:

@@ -105,14 +105,6 @@ def test_a_service_that_loaded_the_model_serves_it(
     assert (emb.asked, llm.asked) == (["/v1/models:reload"], ["/v1/models/default:activate"])
 
 
-def test_a_service_that_is_loading_another_model_follows_when_it_has_it(
-    served: ServedModels, llm: ScriptedService
-) -> None:
-    llm.answer = 409, {"code": "activation_running", "detail": "Another model is being loaded."}
-
-    assert served.follow("llm", "default", "qwen@2") == Followed(Follows.LOADING, "qwen@1")
-
-
 def test_another_alias_that_failed_is_not_this_one_s_fault(served: ServedModels, emb: ScriptedService) -> None:
     aliases = {
         "default": {"outcome": "changed", "model": "minilm@2"},
@@ -130,6 +122,12 @@ def test_a_service_that_refuses_says_why_and_what_it_serves(served: ServedModels
     refused = served.follow("llm", "default", "qwen@2")
 
     assert refused == Followed(Follows.REFUSED, "qwen@1", "qwen@1 goes on. The file is broken.")
+
+
+def test_a_service_that_loads_another_model_will_load_this_one(served: ServedModels, llm: ScriptedService) -> None:
+    llm.answer = 409, {"detail": "Another model is being loaded.", "code": "activation_running"}
+
+    assert served.follow("llm", "default", "qwen@2") == Followed(Follows.LOADING, "qwen@1")
 
 
 def test_a_service_with_another_folder_serves_something_else(served: ServedModels, llm: ScriptedService) -> None:

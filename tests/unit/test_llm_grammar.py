@@ -72,6 +72,10 @@ PERSON = {
 }
 
 
+def rules_of(schema: Any) -> dict[str, str]:
+    return dict(line.split(" ::= ", 1) for line in grammar_for(schema).splitlines())
+
+
 def test_a_schema_in_order_becomes_a_grammar() -> None:
     grammar = grammar_for(PERSON)
 
@@ -84,11 +88,34 @@ def test_a_definition_is_not_mistaken_for_a_rule_of_the_same_name() -> None:
     properties = {"kind": {"$ref": "#/$defs/string"}, "char": {"type": "string"}}
     schema = {"type": "object", "properties": properties, "$defs": {"string": {"enum": ["only this"]}}}
 
-    rules = dict(line.split(" ::= ", 1) for line in grammar_for(schema).splitlines())
+    rules = rules_of(schema)
 
     (definition,) = (name for name in rules if name.startswith("definition-"))
     assert rules[definition] == r'"\"only this\""'
     assert rules["kind"] == definition
+
+
+@pytest.mark.parametrize(
+    ("schema", "rule"),
+    [
+        ({"type": ["string", "null"], "enum": ["a", "b", None]}, r'"\"a\"" | "\"b\"" | "null"'),
+        ({"type": ["integer", "string"], "const": 7}, '"7"'),
+        ({"type": "string", "enum": ["a"]}, r'"\"a\""'),
+    ],
+)
+def test_values_bind_the_answer_whatever_types_stand_beside_them(schema: Any, rule: str) -> None:
+    assert rules_of(schema)["root"] == rule
+    inside = rules_of({"type": "object", "properties": {"type": schema, "enum": {"type": "string"}}})
+    assert inside["type"] == rule
+    assert inside["enum-kv"] == r'"\"enum\"" space ":" space string'
+
+
+def test_cyrillic_and_accents_are_written_as_they_are() -> None:
+    rules = rules_of({"type": "object", "properties": {"вид": {"enum": ["шлюз", "café"]}}})
+
+    # In a grammar, these are the characters themselves.
+    assert r'"\"\u0448\u043b\u044e\u0437\"" | "\"caf\u00e9\""' in rules.values()
+    assert any(rule.startswith(r'"\"\u0432\u0438\u0434\"" space ":"') for rule in rules.values())
 
 
 def test_strings_have_no_raw_control_characters() -> None:
@@ -126,6 +153,21 @@ def nested(levels: int) -> dict[str, Any]:
         ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "circle"),
         (nested(100), "nested deeper"),
         ({"enum": ["x" * 40_000]}, "are accepted"),
+        ({"enum": ["C:\\temp"]}, "cannot be enforced"),
+        ({"enum": ['say "yes"']}, "cannot be enforced"),
+        ({"const": "two\nlines"}, "cannot be enforced"),
+        ({"const": {"deep": ["\x01"]}}, "cannot be enforced"),
+        ({"enum": ["😀"]}, "cannot be enforced"),
+        ({"enum": ["\ud83d"]}, "cannot be enforced"),
+        ({"enum": [float("inf")]}, "JSON cannot write"),
+        ({"const": {"$ref": "#/$defs/a"}, "$defs": {"a": {"type": "string"}}}, "$ref"),
+        ({"type": "object", "properties": {"a\\b": {"type": "string"}}}, "cannot be enforced"),
+        ({"type": "object", "properties": {"*": {"type": "string"}}}, "'*'"),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": True}, "beside"),
+        (
+            {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}},
+            "beside",
+        ),
     ],
 )
 def test_a_schema_that_would_not_bind_the_answer_is_refused_with_its_fault(schema: Any, complaint: str) -> None:

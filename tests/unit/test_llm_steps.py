@@ -56,12 +56,13 @@ def a_pace(target: float = 0.05, stuck: float = 15.0) -> Pace:
     return pace
 
 
-def test_the_first_pass_of_a_model_whose_speed_is_not_known_is_short() -> None:
-    assert Pace(0.05, 15).budget(writers=0, readers=1) == ROWS_AT_ONCE
-
-
 def test_nobody_is_disturbed_while_nobody_writes() -> None:
     assert a_pace().budget(writers=0, readers=1) == LARGEST_STEP
+
+
+@pytest.mark.parametrize("writers", [0, 3])
+def test_the_first_pass_is_small_because_nobody_knows_how_slow_the_model_is(writers: int) -> None:
+    assert Pace(0.05, 15).budget(writers=writers, readers=1) == ROWS_AT_ONCE
 
 
 def test_beside_running_answers_a_prompt_gets_what_time_is_left() -> None:

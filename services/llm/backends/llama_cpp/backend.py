@@ -39,6 +39,7 @@ class LlamaCppBackend:
         try:
             self._template = _template(self._model, file)
             self._quoting = Quoting(self._model.control_names())
+            self._longest_piece = self._model.longest_piece()
             self.slots = settings.sequences
             self.context_tokens = min(settings.context_tokens, self._model.trained_context)
             self._answer_tokens = settings.answer_tokens
@@ -61,6 +62,8 @@ class LlamaCppBackend:
             self._model.close()
             raise
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="prompts")
+        # A grammar may take a second to check, and plain questions do not stand behind it.
+        self._grammars = ThreadPoolExecutor(1, thread_name_prefix="grammars")
 
     @property
     def responsive(self) -> bool:
@@ -72,9 +75,14 @@ class LlamaCppBackend:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._pieces_of, text)
 
     async def prepare(self, prompt: Prompt) -> LlamaCppAnswer:
-        """Read the request in another thread; `Malformed` says what is wrong with it."""
+        """Read the request in other threads; `Malformed` says what is wrong with it."""
+        self._require_possible(prompt)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._prepared, prompt, loop)
+        tokens = await loop.run_in_executor(self._readers, self._tokens_of, prompt)
+        limit = self._limit(len(tokens), prompt)
+        bound = prompt.grammar is not None or (prompt.response_format and prompt.response_format.type != "text")
+        grammar = await loop.run_in_executor(self._grammars, self._grammar_of, prompt) if bound else None
+        return LlamaCppAnswer(self._engine, Order(tokens, limit, prompt.sampling, grammar, Stream(loop)))
 
     def stats(self) -> dict[str, float]:
         """Figures of the owner thread, and how many threads compute."""
@@ -85,11 +93,12 @@ class LlamaCppBackend:
 
         A thread that is stuck in a step keeps both: freed under it, they would end the process.
         """
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self._freed)
 
-    def _close(self) -> None:
+    def _freed(self) -> None:
         ended = self._engine.stop()
-        self._readers.shutdown(wait=ended, cancel_futures=not ended)
+        for threads in (self._readers, self._grammars):
+            threads.shutdown(wait=ended, cancel_futures=not ended)
         if ended:
             self._model.close()
 
@@ -97,7 +106,18 @@ class LlamaCppBackend:
         tokens = self._model.tokenize(text, special=False, begin=False)
         return [self._model.piece(token).decode(errors="replace") for token in tokens]
 
-    def _prepared(self, prompt: Prompt, loop: asyncio.AbstractEventLoop) -> LlamaCppAnswer:
+    def _require_possible(self, prompt: Prompt) -> None:
+        """Refuse what cannot fit however few tokens it has: finding out how many takes long."""
+        characters = sum(len(message.content) for message in prompt.messages)
+        if characters > self.context_tokens * self._longest_piece:
+            raise Malformed(
+                f"The prompt has {characters} characters: more than the {self.context_tokens} tokens of this model's "
+                "context can stand for. Send less.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+
+    def _tokens_of(self, prompt: Prompt) -> list[int]:
         if prompt.raw:
             tokens = self._model.tokenize(prompt.messages[0].content, special=True)
         elif self._template is None:
@@ -109,11 +129,13 @@ class LlamaCppBackend:
             tokens = self._model.tokenize(text, special=True, begin=not begins)
         if not tokens:
             raise Malformed("The prompt is empty.", code="empty_prompt", param="prompt")
+        return tokens
+
+    def _grammar_of(self, prompt: Prompt) -> str | None:
         grammar = _grammar(prompt)
         if grammar is not None:
             self._model.require_grammar(grammar)
-        order = Order(tokens, self._limit(len(tokens), prompt), prompt.sampling, grammar, Stream(loop))
-        return LlamaCppAnswer(self._engine, order)
+        return grammar
 
     def _limit(self, prompt_tokens: int, prompt: Prompt) -> int:
         """Tokens of the answer: those asked for, else as many as there is room for, up to the usual length."""

@@ -7,6 +7,7 @@ passes only if every keyword in it is one whose translation binds the answer. Th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ _ANY_OBJECT: Final = '{"type": "object"}'
 _ANNOTATIONS: Final = {"title", "description", "default", "examples", "$comment", "$schema", "$id", "deprecated"}
 _DEFINITIONS: Final = {"$defs", "definitions"}
 _FORMATS: Final = {"date", "time", "date-time", "uuid"}
+# A UTF-16 pair, or half of one.
+_ESCAPED_IN_PAIRS: Final = re.compile(r"[\ud800-\udfff\U00010000-\U0010ffff]")
 _TYPES: Final = {
     "object": {"properties", "required", "additionalProperties"},
     "array": {"items", "minItems", "maxItems"},
@@ -65,6 +68,7 @@ def grammar_for(schema: Any) -> str:
         _check(part)
     renamed = _with_names_of_their_own(json.loads(text), text)
     _check_references(renamed)
+    _drop_types_of_values(renamed)
     try:
         return checked(_translated(json.dumps(renamed)))
     except GrammarRefused as error:
@@ -134,6 +138,8 @@ def _check_values(part: Mapping[str, Any], used: set[str]) -> None:
     values = [part["const"]] if "const" in part else part["enum"]
     if not values:
         raise _refused("has an enum without values")
+    for value in values:
+        _check_written(value)
     try:
         for value in values:
             Draft202012Validator({"type": part["type"]} if "type" in part else {}).validate(value)
@@ -141,7 +147,31 @@ def _check_values(part: Mapping[str, Any], used: set[str]) -> None:
         raise _refused(f"has a value that is not of its type: {error.message[:100]}") from error
 
 
+def _check_written(value: Any) -> None:
+    """The translation writes JSON's escapes into the grammar, where they mean what may not stand in JSON."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise _refused("has a number that JSON cannot write") from error
+    if "\\" in text or _ESCAPED_IN_PAIRS.search(text):
+        raise _refused(f"has {text[:80]}: quotes, backslashes, control characters and emoji cannot be enforced here")
+    if '"$ref":' in text:
+        raise _refused("has a value with a member $ref, which would be taken for a reference")
+
+
+def _check_names(part: Mapping[str, Any]) -> None:
+    names = part.get("properties", {})
+    for name in names:
+        _check_written(name)
+    if "*" in names:
+        raise _refused("has a property '*', which would be taken for all others")
+    # They would be written without a comma between them, and could be those of `properties` with another type.
+    if names and part.get("additionalProperties", False) is not False:
+        raise _refused("has additionalProperties beside properties; set it to false")
+
+
 def _check_details(part: Mapping[str, Any], used: set[str]) -> None:
+    _check_names(part)
     if unknown := sorted(set(part.get("required", ())) - set(part.get("properties", ()))):
         raise _refused(f"requires {unknown[0]!r}, which is not among its properties")
     if "format" in used and (part["format"] not in _FORMATS or used & {"minLength", "maxLength"}):
@@ -180,6 +210,13 @@ def _with_names_of_their_own(schema: Any, text: str) -> Any:
     for place in _DEFINITIONS & set(result):
         result[place] = {names.get(name, f"{prefix}-unused-{name}"): one for name, one in result[place].items()}
     return result
+
+
+def _drop_types_of_values(schema: Mapping[str, Any]) -> None:
+    """Values have been held against their type; the translation would take a list of types and leave the values out."""
+    for part in _parts(schema):
+        if isinstance(part, dict) and ("const" in part or "enum" in part):
+            part.pop("type", None)
 
 
 def _check_references(schema: Mapping[str, Any]) -> None:

@@ -120,6 +120,11 @@ class NativeModel:
         tokens = range(self.vocabulary_size)
         return [self.name_of(t) for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocabulary, t) & of_control]
 
+    def longest_piece(self) -> int:
+        """Characters that a token stands for at most; rather more than that, for it is how the file writes them."""
+        tokens = range(self.vocabulary_size)
+        return max(len(llama_cpp.llama_vocab_get_text(self._vocabulary, token) or b"") for token in tokens)
+
     def ends_answer(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
@@ -232,24 +237,25 @@ class NativeContext:
         """Keep the first tokens of a sequence only; False if this model's memory cannot do that."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, sequence, kept, -1))
 
-    def copy(self, source: int, target: int) -> None:
-        """Make one sequence the same as another."""
-        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
-        # Part of a sequence can be copied only where all share one memory.
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+    def saved_bytes(self, sequence: int) -> int:
+        """Size of what `save` would return."""
+        return int(llama_cpp.llama_state_seq_get_size(self._context, sequence))
 
-    def save(self, sequence: int) -> bytes:
-        """What was computed for a sequence."""
-        size = llama_cpp.llama_state_seq_get_size(self._context, sequence)
-        state = (ctypes.c_uint8 * size)()
-        written = llama_cpp.llama_state_seq_get_data(self._context, state, size, sequence)
-        return bytes(memoryview(state)[:written])
+    def save(self, sequence: int) -> bytearray:
+        """What was computed for a sequence. It may be hundreds of megabytes, so it is in memory once."""
+        state = bytearray(self.saved_bytes(sequence))
+        size = len(state)
+        written = llama_cpp.llama_state_seq_get_data(self._context, _seen_by_c(state), size, sequence)
+        return state if written == size else bytearray()
 
-    def restore(self, sequence: int, state: bytes) -> bool:
+    def restore(self, sequence: int, state: bytearray) -> bool:
         """Put back what was saved, into any sequence; False, and an empty sequence, if it does not fit."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), sequence):
+        if state and llama_cpp.llama_state_seq_set_data(self._context, _seen_by_c(state), len(state), sequence):
             return True
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
+
+
+def _seen_by_c(state: bytearray) -> Any:
+    return (ctypes.c_uint8 * len(state)).from_buffer(state)

@@ -90,8 +90,8 @@ class SavedStates:
 
     def __init__(self, limit: int) -> None:
         """`limit` in bytes."""
-        self._limit = limit
-        self._states: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
+        self.limit = limit
+        self._states: OrderedDict[tuple[int, ...], bytearray] = OrderedDict()
         self.size = 0
 
     def __len__(self) -> int:
@@ -101,15 +101,15 @@ class SavedStates:
         """Whether these tokens are many enough, and not the beginning of what is saved already."""
         return len(tokens) >= _WORTHWHILE and common_prefix(tuple(tokens), self.best(tokens)) < len(tokens)
 
-    def save(self, tokens: Sequence[int], state: bytes) -> None:
-        """Keep a state, unless it is larger than all that may be kept."""
-        if len(state) > self._limit:
+    def save(self, tokens: Sequence[int], state: bytearray) -> None:
+        """Keep a state, unless it is larger than all that may be kept, or could not be written down."""
+        if not 0 < len(state) <= self.limit:
             return
         for key in [key for key in self._states if len(key) <= len(tokens) and tuple(tokens[: len(key)]) == key]:
             self._drop(key)
         self._states[tuple(tokens)] = state
         self.size += len(state)
-        while self.size > self._limit:
+        while self.size > self.limit:
             self._drop(next(iter(self._states)))
 
     def best(self, prompt: Sequence[int]) -> tuple[int, ...]:
@@ -117,7 +117,7 @@ class SavedStates:
         prompt = tuple(prompt)
         return max(self._states, key=lambda tokens: common_prefix(prompt, tokens), default=())
 
-    def state(self, tokens: tuple[int, ...]) -> bytes:
+    def state(self, tokens: tuple[int, ...]) -> bytearray:
         """The state saved for these tokens, which are used now."""
         self._states.move_to_end(tokens)
         return self._states[tokens]

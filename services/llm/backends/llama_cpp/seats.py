@@ -17,14 +17,14 @@ class Memory(Protocol):
     def forget(self, sequence: int, kept: int) -> bool:
         """Keep the first tokens of a sequence only; False if that cannot be done."""
 
-    def copy(self, source: int, target: int) -> None:
-        """Make one sequence the same as another."""
+    def saved_bytes(self, sequence: int) -> int:
+        """Size of what `save` would return."""
 
-    def save(self, sequence: int) -> bytes:
+    def save(self, sequence: int) -> bytearray:
         """What was computed for a sequence."""
 
-    def restore(self, sequence: int, state: bytes) -> bool:
-        """Put it back; False if it does not fit."""
+    def restore(self, sequence: int, state: bytearray) -> bool:
+        """Put it back, into any sequence and at once; False if it does not fit."""
 
 
 class Seats:
@@ -45,10 +45,13 @@ class Seats:
         """A sequence for this prompt, and how many of its first tokens are computed in it already."""
         chosen = place(prompt, self._tokens, self._free, self._states)
         sequence, reused = chosen.sequence, chosen.reused
+        # Taken first: to keep what is lost, others are given up.
+        state = self._states.state(chosen.state) if chosen.source is Source.STATE else None
         self._keep_what_is_lost(sequence, reused if chosen.source is Source.PLACE else 0)
         if chosen.source is Source.SEQUENCE:
-            self._memory.copy(chosen.donor, sequence)
-        elif chosen.source is Source.STATE and not self._memory.restore(sequence, self._states.state(chosen.state)):
+            # Not `llama_memory_seq_cp`: that only happens in the next pass, with what the donor has become by then.
+            state = self._memory.save(chosen.donor)
+        if state is not None and not self._memory.restore(sequence, state):
             reused = 0
         # Some kinds of memory (recurrent models) cannot be cut; they begin anew.
         if not self._memory.forget(sequence, reused):
@@ -80,5 +83,8 @@ class Seats:
 
     def _keep_what_is_lost(self, sequence: int, reused: int) -> None:
         tokens = self._tokens[sequence]
-        if len(tokens) - reused >= _TAIL_WORTH_SAVING and self._states.worth_saving(tokens):
+        if len(tokens) - reused < _TAIL_WORTH_SAVING or not self._states.worth_saving(tokens):
+            return
+        # Asked first: writing a state down takes long, and its memory.
+        if self._memory.saved_bytes(sequence) <= self._states.limit:
             self._states.save(tokens, self._memory.save(sequence))
