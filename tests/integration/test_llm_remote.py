@@ -174,12 +174,26 @@ def test_after_five_failures_nobody_asks_for_thirty_seconds_and_then_one_does(re
         assert await text(backend) == SENTENCE
         assert len(remote.bodies) == 8
 
-    run(remote, case, CircuitBreaker(clock=clock))
+    run(remote, case, CircuitBreaker(5, clock=clock))
+
+
+@pytest.mark.parametrize(("settings", "asked"), [({}, 9), ({"remote_breaker_failures": 3}, 3)])
+def test_a_server_that_fails_is_left_alone_only_if_the_settings_say_so(
+    remote: RemoteModel, settings: dict[str, int], asked: int
+) -> None:
+    async def case(backend: RemoteBackend) -> None:
+        remote.faults = ["500"] * 9
+        for _ in range(9):
+            with pytest.raises(TemporarilyUnavailable):
+                await text(backend)
+        assert len(remote.bodies) == asked
+
+    run(remote, case, **settings)
 
 
 def test_an_answer_that_we_end_shows_that_the_server_is_well(remote: RemoteModel) -> None:
     clock = Clock()
-    breaker = CircuitBreaker(clock=clock)
+    breaker = CircuitBreaker(5, clock=clock)
     for _ in range(5):
         breaker.failed()
     clock.now += 31
@@ -197,7 +211,7 @@ def test_an_answer_that_we_end_shows_that_the_server_is_well(remote: RemoteModel
 
 def test_half_open_lets_one_pass_and_who_goes_away_decides_nothing() -> None:
     clock = Clock()
-    breaker = CircuitBreaker(clock=clock)
+    breaker = CircuitBreaker(5, clock=clock)
     for _ in range(5):
         breaker.enter()
         breaker.failed()
