@@ -389,6 +389,9 @@ class LlmServiceSettings(Settings):
     remote_backoff_seconds: float = Field(
         0.5, gt=0, description="Pause before the second attempt; doubles, with jitter"
     )
+    remote_breaker_failures: int = Field(
+        0, ge=0, description="After so many failures in a row the remote server is left alone for 30 s; 0: never"
+    )
     stuck_seconds: float = Field(
         15.0, gt=0, description="A model that has made no step for this long is stuck: the service is not ready"
     )

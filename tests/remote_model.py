@@ -35,6 +35,7 @@ class RemoteModel:
         self.tokens: list[str] = []
         """Those that were sold; the last one is good."""
         self.token_seconds = 1800.0
+        self.sign_ins = 0
         self.needs_token = False
 
     @property
@@ -51,6 +52,7 @@ class RemoteModel:
         return StreamingResponse(self._events(self.bodies[-1], fault), media_type="text/event-stream")
 
     async def oauth(self, request: Request) -> Response:
+        self.sign_ins += 1
         form = (await request.body()).decode()
         if request.headers.get("authorization") != f"Basic {KEY}" or "scope=" not in form:
             return JSONResponse({"message": "who are you"}, status_code=401)

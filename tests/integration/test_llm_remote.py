@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
+import httpx
 import pytest
 
 from services.llm.backends.base import Facts, Piece, Prompt, Sampling
 from services.llm.backends.remote.backend import RemoteBackend, candidate
 from services.llm.backends.remote.breaker import CircuitBreaker
+from services.llm.backends.remote.credentials import GigaChatToken
 from sluice.errors import SluiceError, TemporarilyUnavailable
 from sluice.settings import LlmServiceSettings, SettingsError
 from sluice.testing.service_process import running_service
@@ -174,12 +176,26 @@ def test_after_five_failures_nobody_asks_for_thirty_seconds_and_then_one_does(re
         assert await text(backend) == SENTENCE
         assert len(remote.bodies) == 8
 
-    run(remote, case, CircuitBreaker(clock=clock))
+    run(remote, case, CircuitBreaker(5, clock=clock))
+
+
+@pytest.mark.parametrize(("settings", "asked"), [({}, 9), ({"remote_breaker_failures": 3}, 3)])
+def test_a_server_that_fails_is_left_alone_only_if_the_settings_say_so(
+    remote: RemoteModel, settings: dict[str, int], asked: int
+) -> None:
+    async def case(backend: RemoteBackend) -> None:
+        remote.faults = ["500"] * 9
+        for _ in range(9):
+            with pytest.raises(TemporarilyUnavailable):
+                await text(backend)
+        assert len(remote.bodies) == asked
+
+    run(remote, case, **settings)
 
 
 def test_an_answer_that_we_end_shows_that_the_server_is_well(remote: RemoteModel) -> None:
     clock = Clock()
-    breaker = CircuitBreaker(clock=clock)
+    breaker = CircuitBreaker(5, clock=clock)
     for _ in range(5):
         breaker.failed()
     clock.now += 31
@@ -197,7 +213,7 @@ def test_an_answer_that_we_end_shows_that_the_server_is_well(remote: RemoteModel
 
 def test_half_open_lets_one_pass_and_who_goes_away_decides_nothing() -> None:
     clock = Clock()
-    breaker = CircuitBreaker(clock=clock)
+    breaker = CircuitBreaker(5, clock=clock)
     for _ in range(5):
         breaker.enter()
         breaker.failed()
@@ -250,6 +266,35 @@ def test_gigachats_token_is_bought_once_renewed_in_time_and_after_a_refusal(remo
     gigachat = {"remote_kind": "gigachat", "remote_auth_url": f"{remote.url}/oauth", "remote_key": KEY}
     run(remote, case, **gigachat)
     assert "stream_options" not in remote.bodies[0]
+
+
+def test_a_late_refusal_of_an_old_token_leaves_the_new_one(remote: RemoteModel) -> None:
+    async def case() -> None:
+        async with httpx.AsyncClient() as http:
+            token = GigaChatToken(http, f"{remote.url}/oauth", KEY, "GIGACHAT_API_PERS")
+            old = await token.header()
+            token.refused(old)
+            new = await token.header()
+            token.refused(old)
+            assert await token.header() == new != old
+
+    asyncio.run(case())
+    assert remote.sign_ins == 2
+
+
+@pytest.mark.parametrize(("key", "outcome"), [(KEY, str), ("wrong", TemporarilyUnavailable)])
+def test_one_sign_in_and_its_failure_are_for_all_that_wait(remote: RemoteModel, key: str, outcome: type) -> None:
+    async def case(backend: RemoteBackend) -> None:
+        leaving = asyncio.create_task(text(backend))
+        waiting = [asyncio.create_task(text(backend)) for _ in range(5)]
+        await asyncio.sleep(0)
+        leaving.cancel()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [outcome] * 5
+        assert remote.sign_ins == 1
+
+    remote.needs_token = True
+    run(remote, case, remote_kind="gigachat", remote_auth_url=f"{remote.url}/oauth", remote_key=key)
 
 
 def test_a_wrong_key_is_said_to_be_wrong(remote: RemoteModel) -> None:

@@ -30,7 +30,7 @@ class RemoteBackend:
         self.slots = settings.sequences
         self.context_tokens = settings.max_prompt_tokens
         self._settings = settings
-        self._server = RemoteServer(settings, breaker or CircuitBreaker())
+        self._server = RemoteServer(settings, breaker or CircuitBreaker(settings.remote_breaker_failures))
 
     async def tokens(self, text: str) -> list[str]:  # noqa: ARG002 - of the protocol
         """Not known here."""

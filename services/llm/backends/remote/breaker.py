@@ -8,7 +8,6 @@ from typing import Final
 
 from sluice.errors import TemporarilyUnavailable
 
-FAILURES: Final = 5
 OPEN_SECONDS: Final = 30.0
 
 
@@ -21,10 +20,11 @@ class CircuitBreaker:
 
     def __init__(
         self,
-        failures: int = FAILURES,
+        failures: int,
         open_seconds: float = OPEN_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`failures`: so many in a row open it; 0: it is never open."""
         self._limit = failures
         self._open_seconds = open_seconds
         self._clock = clock
@@ -55,7 +55,7 @@ class CircuitBreaker:
         """The server did not do what it should."""
         self._failures += 1
         self._trying = False
-        if self._failures >= self._limit:
+        if self._limit and self._failures >= self._limit:
             self._opened_at = self._clock()
 
     def gave_up(self) -> None:

@@ -23,8 +23,8 @@ class Credentials(Protocol):
     async def header(self) -> dict[str, str]:
         """The header `Authorization`, if there is one."""
 
-    def refused(self) -> None:
-        """The server did not accept the last header."""
+    def refused(self, header: dict[str, str]) -> None:
+        """The server did not accept this header, which may not be the last one any more."""
 
 
 class ApiKey:
@@ -37,7 +37,7 @@ class ApiKey:
         """Always the same."""
         return self._header
 
-    def refused(self) -> None:
+    def refused(self, header: dict[str, str]) -> None:
         """There is no other key."""
 
 
@@ -52,20 +52,30 @@ class GigaChatToken:
         self._key = key
         self._scope = scope
         self._clock = clock
-        self._token = ""
+        self._header: dict[str, str] = {}
         self._expires_at = 0.0
-        self._renewal = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
 
     async def header(self) -> dict[str, str]:
-        """With a token that is good for a while; one request renews it for all that wait."""
-        async with self._renewal:
-            if self._expires_at - self._clock() < _MARGIN_SECONDS:
-                await self._renew()
-            return {"authorization": f"Bearer {self._token}"}
+        """With a token that is good for a while; one purchase, or its failure, is for all that wait."""
+        if self._expires_at - self._clock() < _MARGIN_SECONDS:
+            if self._renewal is None:
+                self._renewal = asyncio.create_task(self._renew())
+                self._renewal.add_done_callback(self._renewed)
+            # Whoever leaves does not end it for the others.
+            await asyncio.shield(self._renewal)
+        return self._header
 
-    def refused(self) -> None:
-        """Buy another before the next request."""
-        self._expires_at = 0.0
+    def refused(self, header: dict[str, str]) -> None:
+        """Buy another before the next request, unless that has been done since."""
+        if header == self._header:
+            self._expires_at = 0.0
+
+    def _renewed(self, renewal: asyncio.Task[None]) -> None:
+        self._renewal = None
+        if not renewal.cancelled():
+            # Seen, also when nobody waits for it any more.
+            renewal.exception()
 
     async def _renew(self) -> None:
         headers = {"authorization": f"Basic {self._key}", "rquid": str(uuid4()), "accept": "application/json"}
@@ -79,8 +89,9 @@ class GigaChatToken:
         response.raise_for_status()
         try:
             content = response.json()
-            self._token, self._expires_at = str(content["access_token"]), float(content["expires_at"]) / _MILLISECONDS
+            token, expires_at = str(content["access_token"]), float(content["expires_at"]) / _MILLISECONDS
         except (ValueError, KeyError, TypeError) as error:
             raise TemporarilyUnavailable(
                 "GigaChat's sign-in answered without a token.", code="remote_broken"
             ) from error
+        self._header, self._expires_at = {"authorization": f"Bearer {token}"}, expires_at

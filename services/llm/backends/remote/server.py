@@ -101,12 +101,13 @@ class RemoteServer:
 
     async def _asked(self, body: dict[str, Any]) -> httpx.Response:
         try:
-            response = await self._sent(body)
+            header = await self._credentials.header()
+            response = await self._sent(body, header)
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 # A token may have been taken back before its time: one more try with a new one.
                 await response.aclose()
-                self._credentials.refused()
-                response = await self._sent(body)
+                self._credentials.refused(header)
+                response = await self._sent(body, await self._credentials.header())
         except httpx.TransportError as error:
             raise _Retryable(f"The remote model does not answer: {type(error).__name__}.") from error
         except httpx.HTTPStatusError as error:
@@ -117,8 +118,7 @@ class RemoteServer:
         await response.aclose()
         raise _refusal(response)
 
-    async def _sent(self, body: dict[str, Any]) -> httpx.Response:
-        headers = await self._credentials.header()
+    async def _sent(self, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         if request_id := telemetry.current_request_id():
             headers = {**headers, "x-request-id": request_id}
         url = f"{self._settings.remote_url}/chat/completions"
