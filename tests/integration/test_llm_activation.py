@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +26,7 @@ from sluice.model_store.store import Description, ModelStore
 from sluice.settings import LlmServiceSettings
 from sluice.testing.service_process import running_service
 from tests.gguf_models import TINY, write_model
-from tests.integration.llm_models import Llm, chunks
+from tests.integration.llm_models import POLL_SECONDS, POLLS, Llm, chunks
 
 GREEN = {"name": "green", "version": "1"}
 BLUE = {"name": "blue", "version": "1"}
@@ -91,9 +93,12 @@ def _restore(store: ModelStore, pristine: Path) -> None:
 
 
 def activate(llm: Llm, wanted: dict[str, str] | None = None, alias: str = "default") -> tuple[int, dict[str, str]]:
-    answer = llm.http.post(f"/v1/models/{alias}:activate", json=wanted) if wanted else llm.http.post(
-        f"/v1/models/{alias}:activate"
-    )  # fmt: skip
+    for _ in range(POLLS):
+        answer = llm.http.post(f"/v1/models/{alias}:activate", content=json.dumps(wanted) if wanted else b"")
+        # LLM may be looking at a manifest that an earlier test has changed.
+        if answer.json().get("code") != "activation_running":
+            break
+        time.sleep(POLL_SECONDS)
     return answer.status_code, answer.json()
 
 
