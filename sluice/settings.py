@@ -72,13 +72,19 @@ class Settings(BaseSettings):
             raise SettingsError(f'{cls.__name__}: {error}. A list is written as JSON: ["en", "ru"].') from error
         except ValidationError as error:
             prefix = str(cls.model_config.get("env_prefix", ""))
-            wrong = "; ".join(
-                f"{prefix}{'_'.join(map(str, e['loc']))}".upper() + f": {e['msg'].lower()}" for e in error.errors()
-            )
+            wrong = "; ".join(_said_of(prefix, each["loc"], each["msg"]) for each in error.errors())
             raise SettingsError(
                 f"{cls.__name__} is incomplete. {wrong}. Set each variable, or NAME_FILE with a path to its value; "
                 "docs/operations.md lists them all."
             ) from error
+
+
+def _said_of(prefix: str, place: tuple[int | str, ...], message: str) -> str:
+    sentence = message.removeprefix("Value error, ")
+    if not sentence[1:2].isupper():
+        sentence = sentence[:1].lower() + sentence[1:]
+    # What is said of several variables together names them itself.
+    return f"{prefix}{'_'.join(map(str, place))}".upper() + f": {sentence}" if place else sentence
 
 
 class DatabaseSettings(Settings):

@@ -184,7 +184,7 @@ def test_a_list_that_a_stack_file_hands_on_empty_is_not_set(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ('{"default": {}}', "which is sluice_emb_alias"),
+        ('{"default": {}}', "which is SLUICE_EMB_ALIAS"),
         ('{"a/b": {}}', "string should match pattern"),
         ('{"fast": {"language": "en"}}', "extra inputs are not permitted"),
         ("fast", "written as JSON"),
