@@ -58,7 +58,7 @@ def main() -> None:
 
 def _our_app(note: Any) -> Celery:
     from services.workers.app import create_app  # noqa: PLC0415 - plain Celery pays for nothing of ours
-    from services.workers.tasks import STEPS  # noqa: PLC0415 - likewise
+    from services.workers.steps import STEPS  # noqa: PLC0415 - likewise
     from sluice.jobs import claims  # noqa: PLC0415 - likewise
 
     def nothing(it: Any, claim: claims.Claim, _: Any) -> None:
