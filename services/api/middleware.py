@@ -62,7 +62,7 @@ class Observed:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             log.info("request.client_gone", path=scope["path"])
-        except Exception:
+        except Exception:  # whatever it is: logged with its traceback here, and answered or raised on below
             log.exception("request.failed", path=scope["path"])
             if status != _CLIENT_GONE:
                 # The response had begun; closing the connection is all that is left to say.

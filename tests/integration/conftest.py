@@ -13,6 +13,7 @@ from sluice.identity.roles import Role
 from sluice.testing.service_process import ServiceProcess, running_service
 from tests.e2e.running import Join, Stores
 from tests.gguf_models import SLOW, TINY, write_model
+from tests.integration.indexed_world import IndexedWorld
 from tests.integration.job_bench import Bench
 from tests.integration.llm_models import SLOW_SETTINGS, TINY_SETTINGS, Llm
 
@@ -28,6 +29,14 @@ def no_dispatcher(platform: Platform) -> Iterator[None]:
 @pytest.fixture
 def bench(stores: Stores, join: Join) -> Bench:
     return Bench(stores, join(f"Bench {uuid4().hex}", Role.ADMIN).tenant_id, f"test.{uuid4().hex}")
+
+
+@pytest.fixture
+def world(stores: Stores, join: Join, variables: dict[str, str]) -> Iterator[IndexedWorld]:
+    tenant_id = join(f"Indexed {uuid4().hex}", Role.ADMIN).tenant_id
+    world = IndexedWorld(stores, tenant_id, variables["SLUICE_DATABASE_URL"])
+    yield world
+    world.forget()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,24 +10,14 @@ from sqlalchemy import select
 from services.workers.ingest import PART, finalize
 from services.workers.turns import Turn
 from sluice.db.session import tenant_session
-from sluice.identity.roles import Role
 from sluice.jobs import claims
 from sluice.jobs.claims import Claim
 from sluice.jobs.models import Job, JobStep
 from sluice.jobs.state import JobState
-from tests.e2e.running import Join, Stores
 from tests.integration.indexed_world import JOBS, IndexedWorld
 
 # Parts go to queues that the platform's own workers consume.
 pytestmark = pytest.mark.usefixtures("no_dispatcher")
-
-
-@pytest.fixture
-def world(stores: Stores, join: Join, variables: dict[str, str]) -> Iterator[IndexedWorld]:
-    tenant_id = join(f"Indexed {uuid4().hex}", Role.ADMIN).tenant_id
-    world = IndexedWorld(stores, tenant_id, variables["SLUICE_DATABASE_URL"])
-    yield world
-    world.forget()
 
 
 @pytest.fixture

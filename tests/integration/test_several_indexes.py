@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,18 +18,10 @@ from sluice.identity.roles import Role
 from sluice.jobs.claims import OwnershipLost
 from sluice.retrieval.fusion import RRF_K
 from sluice.retrieval.search import Fusion, Question
-from tests.e2e.running import Join, Stores
+from tests.e2e.running import Join
 from tests.integration.indexed_world import IndexedWorld, sentences
 
 QUESTION = "Who wrote down names in year 7?"
-
-
-@pytest.fixture
-def world(stores: Stores, join: Join, variables: dict[str, str]) -> Iterator[IndexedWorld]:
-    tenant_id = join(f"Indexed {uuid4().hex}", Role.ADMIN).tenant_id
-    world = IndexedWorld(stores, tenant_id, variables["SLUICE_DATABASE_URL"])
-    yield world
-    world.forget()
 
 
 def left_behind(world: IndexedWorld) -> dict[str, int]:
