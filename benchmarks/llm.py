@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
+from benchmarks.llm_alone import least_seconds
 from benchmarks.llm_clients import Timed, ask, percentile, together
 from benchmarks.llm_peer import HOME, llama_cpp_server
 from benchmarks.report import Figure, at_least, at_most, median_ratio, publish
@@ -47,11 +48,14 @@ def run(platform: Platform) -> None:
 
 def _speed() -> list[Figure]:
     model = write_model(HOME / "half-billion.gguf", HALF_BILLION)
-    settings = {"backend": "llama_cpp", "model_path": model, "threads": THREADS, "context_tokens": 4096}
+    settings = {
+        "backend": "llama_cpp", "model_path": model, "threads": THREADS, "context_tokens": 4096, "queue_seconds": 300,
+    }  # fmt: skip
     with running_service("llm", **settings) as ours:
         figures = [*_decoding(ours.url), *_long_prompt(ours.url), *_shared_beginning(ours.url), *_open_streams(ours)]
         with llama_cpp_server(model, THREADS) as theirs:
             figures += _against(ours.url, theirs)
+            figures += _beside_llama_cpp(ours.url, model)
     return figures
 
 
@@ -151,6 +155,20 @@ def _against(ours: str, theirs: str) -> list[Figure]:
         Figure("their mean first token", statistics.median(firsts[ours]), "s"),
         Figure("their mean first token, llama_cpp.server", statistics.median(firsts[theirs]), "s"),
         at_most("ours over theirs, first token", median_ratio(firsts[ours], firsts[theirs]), "x", 0.4),
+    ]
+
+
+def _beside_llama_cpp(url: str, model: Path) -> list[Figure]:
+    """The same eight clients, in turns with llama.cpp alone doing their work: what a server can reach at most here."""
+    rates, most = [], []
+    for _ in range(ROUNDS):
+        seconds = least_seconds(model, threads=THREADS, clients=CLIENTS, read=PROMPT_TOKENS, written=ANSWER_TOKENS)
+        most.append(CLIENTS * ANSWER_TOKENS / seconds)
+        prompts = [_prompt(PROMPT_TOKENS) for _ in range(CLIENTS)]
+        rates.append(together(url, "default", prompts, ANSWER_TOKENS)[1])
+    return [
+        Figure("llama.cpp without a server, the same work", statistics.median(most), "tokens/s"),
+        Figure("ours over that", median_ratio(rates, most), "x"),
     ]
 
 
