@@ -91,7 +91,8 @@ def convert(
         judged = _judge(source, target, tokenizer, texts, report)
     if required not in judged.forms:
         raise Invalid(
-            f"The form {required} of {folder.name} is not good enough on this processor: {judged.refused[required]}.",
+            f"The form {required} of {folder.name} is not good enough on this processor: {judged.refused[required]}. "
+            "Calibrate on texts like those that it will embed (--texts), or go without that form (--allow-slower).",
             code="quality_gate",
         )
     for network in {plan.network for plan in _PLANS} - {form.network for form in judged.forms.values()}:

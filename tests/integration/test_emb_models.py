@@ -6,11 +6,16 @@ The numbers are those of the complaints about its peers in `docs/operations.md`.
 from __future__ import annotations
 
 import asyncio
+import json
 import weakref
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
 
 from services.emb.catalog import WantedModel
-from sluice.model_store.store import NotWhatWasAdded
+from sluice.model_store.store import Description, ModelStore, NotWhatWasAdded
+from sluice.testing.service_process import running_service
 from tests.integration.emb_served import (
     POLL_SECONDS,
     POLLS,
@@ -18,6 +23,7 @@ from tests.integration.emb_served import (
     Served,
     Wishes,
     model_named,
+    post,
     serving,
     until,
 )
@@ -151,3 +157,22 @@ def test_a_model_is_freed_once_its_last_request_is_answered() -> None:
         await until(lambda: old() is None)
 
     with_shelf(case)
+
+
+def test_a_model_for_which_there_is_no_memory_is_refused_before_its_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "vast").mkdir()
+    (tmp_path / "vast" / "static.json").write_text("{}")
+    store = ModelStore(tmp_path / "models")
+    entry = store.add(tmp_path / "vast", Description(name="vast", type="embed", backend="static", dimension=3))
+    manifest = tmp_path / "models" / "manifest.json"
+    with running_service("emb", variables={"SLUICE_MODELS_FOLDER": str(tmp_path / "models")}) as service:
+        store.activate("default", entry.key)
+        listed = json.loads(manifest.read_text())
+        listed["models"][0]["size"] = 10**15
+        manifest.write_text(json.dumps(listed))
+        refused = httpx.post(f"{service.url}/v1/models:reload", timeout=60)
+        embedded = post(service, input="still here")
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "activation_failed")
+    assert f"{entry.key} needs about 1907348696 MB beside the models that serve" in refused.json()["detail"]
+    assert len(embedded.json()["data"][0]["embedding"]) == 384

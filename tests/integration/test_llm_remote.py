@@ -15,8 +15,9 @@ from services.llm.backends.base import Facts, Piece, Prompt, Sampling
 from services.llm.backends.remote.backend import RemoteBackend, candidate
 from services.llm.backends.remote.breaker import CircuitBreaker
 from services.llm.backends.remote.credentials import GigaChatToken
+from sluice.environment import SettingsError
 from sluice.errors import SluiceError, TemporarilyUnavailable
-from sluice.settings import LlmServiceSettings, SettingsError
+from sluice.settings import LlmServiceSettings
 from sluice.testing.service_process import running_service
 from sluice.wire.asgi import Malformed
 from sluice.wire.completions import ChatMessage, JsonSchemaFormat, ResponseFormat

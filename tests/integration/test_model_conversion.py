@@ -20,14 +20,16 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from services.cli.exit_codes import Exit
+from services.emb.backends.openvino import NoFormWorks, OpenVinoBackend
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
+from sluice.embedding_models.layout import PROBE_FILE, read_model
 from sluice.errors import Invalid
 from sluice.testing.service_process import running_service
 from tests.integration.emb_served import vectors
 
 
-def tiny_model(folder: Path, *, dense: bool = False) -> Path:
-    """A transformer of random weights that knows the words of the shipped texts."""
+def tiny_model(folder: Path, *, dense: bool = False, spread: float = 0.02) -> Path:
+    """A transformer of random weights, of this standard deviation, that knows the words of the shipped texts."""
     torch.manual_seed(7)
     words = sorted({word for text in shipped_texts(("en",)).to_calibrate for word in text.split()})
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
@@ -44,6 +46,7 @@ def tiny_model(folder: Path, *, dense: bool = False) -> Path:
         num_attention_heads=2,
         intermediate_size=128,
         max_position_embeddings=128,
+        initializer_range=spread,
     )
     plain = folder.with_name(f"{folder.name}-plain")
     BertModel(config).save_pretrained(plain)
@@ -98,6 +101,44 @@ def test_a_model_is_converted_measured_and_distilled_and_both_are_served_beside_
     assert near @ asked > far @ asked
     expected = SentenceTransformer(str(source), device="cpu").encode(["packages of Debian"], normalize_embeddings=True)
     assert float(expected[0] @ torch.tensor(embedded["data"][0]["embedding"]).numpy()) > 0.98
+
+
+def test_a_model_that_loses_too_much_in_int8_is_refused_with_figures_and_leaves_nothing(tmp_path: Path) -> None:
+    # Large weights: its attention looks at one word, and at another one after a small error.
+    models, source = tmp_path / "models", tiny_model(tmp_path / "tiny", spread=0.5)
+
+    refused = sluice_models(models, "add", source, "--type", "embed", "--language", "en")
+
+    assert refused.returncode == Exit.FAILED
+    assert "int8 is left out: a twentieth of its vectors have a cosine below 0.9" in refused.stderr
+    assert "at least 0.99 is accepted" in refused.stderr
+    assert "--allow-slower" in refused.stderr.splitlines()[-1]
+    assert not refused.stdout
+    assert json.loads(sluice_models(models, "ls", "--json").stdout) == []
+
+    added = sluice_models(models, "add", source, "--type", "embed", "--language", "en", "--allow-slower", "--json")
+    entry = json.loads(added.stdout)
+    assert {form.name for form in read_model(models / entry["path"]).forms} >= {"int8_weights", "f32"}
+    assert "int8" not in {form.name for form in read_model(models / entry["path"]).forms}
+
+
+def test_a_form_that_does_not_run_on_this_processor_or_computes_wrongly_is_not_chosen(tmp_path: Path) -> None:
+    models, source = tmp_path / "models", tiny_model(tmp_path / "tiny")
+    added = sluice_models(models, "add", source, "--type", "embed", "--language", "en", "--allow-slower", "--json")
+    folder = models / json.loads(added.stdout)["path"]
+    networks = {form.network for form in read_model(folder).forms}
+    right = OpenVinoBackend(folder, threads=1).form
+
+    for network in networks - {"full.xml"}:
+        weights = (folder / network).with_suffix(".bin")
+        weights.write_bytes(bytes(weights.stat().st_size))
+    assert OpenVinoBackend(folder, threads=1).form in {"f32", "bf16"}
+
+    probe = json.loads((folder / PROBE_FILE).read_text())
+    probe["texts"].reverse()
+    (folder / PROBE_FILE).write_text(json.dumps(probe))
+    with pytest.raises(NoFormWorks, match=f"None of .*{right}.* gives tiny's vectors here"):
+        OpenVinoBackend(folder, threads=1)
 
 
 def test_a_model_of_another_kind_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:

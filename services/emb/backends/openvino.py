@@ -61,8 +61,12 @@ class OpenVinoBackend:
         for form in model.forms:
             if form.precision == "bf16" and not computes_in_bf16():
                 continue
-            network = Network(folder / form.network, form.precision, threads, model.pad_token)
-            seconds, cosine = _tried(network, batch, expected)
+            try:
+                network = Network(folder / form.network, form.precision, threads, model.pad_token)
+                seconds, cosine = _tried(network, batch, expected)
+            except RuntimeError as error:  # OpenVINO's only one
+                telemetry.logger().warning("model.form_failed", form=form.name, error=str(error))
+                continue
             telemetry.logger().info(
                 "model.form_tried", form=form.name, milliseconds=round(seconds * 1000, 1), cosine=round(cosine, 4)
             )
