@@ -10,7 +10,8 @@ import sluice.documents.models
 import sluice.identity.models
 import sluice.jobs.models  # noqa: F401 - importing the models fills the metadata
 from sluice.db.base import Base
-from sluice.settings import MigrationSettings, SettingsError, exit_with_reason
+from sluice.environment import SettingsError, exit_with_reason
+from sluice.settings import MigrationSettings
 
 # Any number that no other use of advisory locks in this database has.
 MIGRATION_LOCK = 7_201_000

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from infra.swarm.compose_files import default_of, load, variables
 from sluice import settings
-from sluice.settings import Settings
+from sluice.environment import Settings
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENT: Final = ROOT / "docs" / "environments.md"

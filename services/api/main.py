@@ -13,6 +13,7 @@ from sluice.completion_client import HttpCompletionClient
 from sluice.db.session import create_sessions
 from sluice.db.unscoped import create_unscoped_sessions
 from sluice.embedding_client import embedding_clients
+from sluice.environment import SettingsError, exit_with_reason
 from sluice.identity.tokens import TokenSigner
 from sluice.object_store import S3ObjectStore
 from sluice.retrieval.lexical import TOKENIZER_VERSION
@@ -30,10 +31,8 @@ from sluice.settings import (
     ObjectStoreSettings,
     RedisSettings,
     RetrievalSettings,
-    SettingsError,
     TelemetrySettings,
     VectorIndexSettings,
-    exit_with_reason,
 )
 from sluice.telemetry import configure_logging
 from sluice.vector_index import VectorIndex

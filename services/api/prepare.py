@@ -19,6 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from sluice.db import roles, schema
 from sluice.db.roles import Login
 from sluice.db.unscoped import create_unscoped_sessions
+from sluice.environment import SettingsError, exit_with_reason
 from sluice.errors import TemporarilyUnavailable
 from sluice.identity.first_admin import ensure_administrator
 from sluice.object_store import S3ObjectStore
@@ -27,9 +28,7 @@ from sluice.settings import (
     DatabaseSettings,
     MigrationSettings,
     ObjectStoreSettings,
-    SettingsError,
     TelemetrySettings,
-    exit_with_reason,
 )
 from sluice.telemetry import configure_logging, logger
 

@@ -10,10 +10,11 @@ from typing import Final
 
 from sluice.embedding_models import built_in
 from sluice.embedding_models.layout import BUILT_IN, MODEL_FILE, is_converted
+from sluice.environment import SettingsError
 from sluice.model_store.files import fingerprint
 from sluice.model_store.manifest import ModelEntry
 from sluice.model_store.store import ModelStore
-from sluice.settings import EmbServiceSettings, SettingsError
+from sluice.settings import EmbServiceSettings
 
 # Files without which a folder is no model of the backend.
 _NEEDED: Final = {

@@ -16,14 +16,9 @@ from services.emb.loading import loader
 from services.emb.metrics import EmbMetrics
 from services.emb.queue import EmbeddingQueue, State
 from sluice import telemetry
+from sluice.environment import SettingsError, exit_with_reason
 from sluice.model_store.store import ModelStore
-from sluice.settings import (
-    EmbServiceSettings,
-    ModelStoreSettings,
-    SettingsError,
-    TelemetrySettings,
-    exit_with_reason,
-)
+from sluice.settings import EmbServiceSettings, ModelStoreSettings, TelemetrySettings
 from sluice.threads import usable_threads
 from sluice.wire.asgi import Application
 

@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import Final, Protocol, cast
 
 from services.llm.candidate import Candidate
+from sluice.environment import SettingsError
 from sluice.errors import NotFound
 from sluice.model_store.manifest import ModelEntry, Version
 from sluice.model_store.store import ModelStore
-from sluice.settings import LlmServiceSettings, ModelStoreSettings, SettingsError
+from sluice.settings import LlmServiceSettings, ModelStoreSettings
 
 MANIFEST: Final = "manifest"
 _GGUF: Final = "llama_cpp"

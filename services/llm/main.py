@@ -14,7 +14,8 @@ from services.llm.catalog import catalog
 from services.llm.host import ModelHost, State
 from services.llm.metrics import LlmMetrics
 from sluice import telemetry
-from sluice.settings import LlmServiceSettings, SettingsError, TelemetrySettings, exit_with_reason
+from sluice.environment import SettingsError, exit_with_reason
+from sluice.settings import LlmServiceSettings, TelemetrySettings
 from sluice.wire.asgi import Application
 
 # For what was accepted, and then for the connections to close: less than a container is given to stop.

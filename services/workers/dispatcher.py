@@ -23,18 +23,12 @@ from services.workers.upkeep import Upkeep, jobs_gauge
 from sluice.broker import QUEUES, Publisher, declare_topology, messages_waiting
 from sluice.db.session import is_outage
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
+from sluice.environment import SettingsError, exit_with_reason
 from sluice.errors import TemporarilyUnavailable
 from sluice.jobs import dispatch, recovery
 from sluice.jobs.outbox import CHANNEL, ROOM
 from sluice.kill_points import KillPoint, load_kill_points, strike
-from sluice.settings import (
-    BrokerSettings,
-    DatabaseSettings,
-    JobSettings,
-    SettingsError,
-    TelemetrySettings,
-    exit_with_reason,
-)
+from sluice.settings import BrokerSettings, DatabaseSettings, JobSettings, TelemetrySettings
 from sluice.telemetry import configure_logging, logger
 
 log = logger()

@@ -12,9 +12,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fix
 from services.workers.app import create_app
 from services.workers.presence import Presence
 from sluice.broker import QUEUES, declare_topology
+from sluice.environment import SettingsError, exit_with_reason
 from sluice.errors import TemporarilyUnavailable
 from sluice.kill_points import load_kill_points
-from sluice.settings import BrokerSettings, DatabaseSettings, SettingsError, TelemetrySettings, exit_with_reason
+from sluice.settings import BrokerSettings, DatabaseSettings, TelemetrySettings
 from sluice.telemetry import configure_logging, logger
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from sqlalchemy.orm import Session, sessionmaker
 
 from sluice.db.session import connect
-from sluice.settings import DatabaseSettings, SettingsError
+from sluice.environment import SettingsError
+from sluice.settings import DatabaseSettings
 
 UnscopedSessions = sessionmaker[Session]
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from sluice.db.unscoped import UnscopedSessions, create_unscoped_sessions, unscoped_session
+from sluice.environment import SettingsError, exit_with_reason
 from sluice.identity.models import Tenant, User
 from sluice.identity.passwords import hash_password
 from sluice.identity.roles import Role
-from sluice.settings import DatabaseSettings, SettingsError, exit_with_reason
+from sluice.settings import DatabaseSettings
 
 
 def ensure_administrator(sessions: UnscopedSessions, *, tenant: str, email: str, password: str) -> bool:

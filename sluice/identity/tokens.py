@@ -13,9 +13,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from sluice.environment import SettingsError
 from sluice.errors import NotAuthenticated
 from sluice.identity.roles import Role
-from sluice.settings import AuthSettings, SettingsError
+from sluice.settings import AuthSettings
 
 _AUDIENCE: Final = "sluice-api"
 _TYPE: Final = "at+jwt"

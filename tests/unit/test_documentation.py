@@ -9,8 +9,8 @@ from pathlib import Path
 from services.api.problems import INTERNAL, PROBLEMS
 from services.cli.exit_codes import Exit
 from sluice import settings
+from sluice.environment import Settings
 from sluice.jobs.state import NEXT_STATES
-from sluice.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")

@@ -8,8 +8,9 @@ import pytest
 
 from services.emb.catalog import Catalog
 from sluice.embedding_models.layout import BUILT_IN
+from sluice.environment import SettingsError
 from sluice.model_store.store import Description, ModelStore
-from sluice.settings import EmbServiceSettings, SettingsError
+from sluice.settings import EmbServiceSettings
 
 
 def a_model(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sluice import settings
+from sluice.environment import Settings, SettingsError, exit_with_reason
 from sluice.settings import (
     AuthSettings,
     DatabaseSettings,
@@ -17,9 +18,6 @@ from sluice.settings import (
     IngestSettings,
     JobSettings,
     ObjectStoreSettings,
-    Settings,
-    SettingsError,
-    exit_with_reason,
 )
 
 URL = "postgresql+psycopg://sluice_app:secret@127.0.0.1/sluice"

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from sluice.environment import SettingsError
 from sluice.errors import NotAuthenticated
 from sluice.identity.roles import Role
 from sluice.identity.tokens import Caller, TokenSigner
-from sluice.settings import AuthSettings, SettingsError
+from sluice.settings import AuthSettings
 
 CALLER = Caller(uuid4(), uuid4(), Role.EDITOR)
 

@@ -20,7 +20,8 @@ from services.llm.backends.llama_cpp.size import needed_bytes
 from services.llm.backends.llama_cpp.stream import Stream
 from services.llm.backends.llama_cpp.template import ChatTemplate
 from services.llm.candidate import Candidate
-from sluice.settings import LlmServiceSettings, SettingsError
+from sluice.environment import SettingsError
+from sluice.settings import LlmServiceSettings
 from sluice.threads import usable_threads
 from sluice.wire.asgi import Malformed
 

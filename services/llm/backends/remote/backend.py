@@ -10,7 +10,8 @@ from services.llm.backends.remote.breaker import CircuitBreaker
 from services.llm.backends.remote.server import RemoteServer, unavailable
 from services.llm.backends.remote.wire import body_of, chunk_of, reason_of
 from services.llm.candidate import Candidate
-from sluice.settings import LlmServiceSettings, SettingsError
+from sluice.environment import SettingsError
+from sluice.settings import LlmServiceSettings
 from sluice.wire.asgi import Malformed
 from sluice.wire.completions import FinishReason
 
