@@ -23,6 +23,8 @@ from sluice import telemetry
 
 _LEVEL_ERROR: Final = 3
 _TEST_TOKENS: Final = 8
+_MOST_SCORES_BYTES: Final = 512 * 1024**2
+_BYTES_PER_SCORE: Final = 4
 _FACT_BYTES: Final = 256
 
 
@@ -171,6 +173,9 @@ class NativeContext:
         parameters.swa_full = True
         # In one memory for all, every token is held against those of the others too (docs/decisions/0030).
         parameters.kv_unified = False
+        # docs/decisions/0030: fewer than 64 rows of a prompt take half as long again with it.
+        if scores_bytes(llama_cpp.llama_model_n_head(model.handle), context_tokens, sequences):
+            parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._model = model
         self._context = llama_cpp.llama_init_from_model(model.handle, parameters)
         if not self._context:
@@ -255,6 +260,15 @@ class NativeContext:
             return True
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
+
+
+def scores_bytes(heads: int, context_tokens: int, sequences: int) -> int:
+    """What a pass holds to say how much each row attends to each token before it.
+
+    0 where that would be too much: flash attention, which is slower here, does without.
+    """
+    needed = (LARGEST_STEP + sequences) * context_tokens * heads * _BYTES_PER_SCORE
+    return needed if needed <= _MOST_SCORES_BYTES else 0
 
 
 def _seen_by_c(state: bytearray) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
 LARGEST_STEP: Final = 256
@@ -20,12 +21,14 @@ ROWS_AT_ONCE: Final = 16
 """llama.cpp multiplies sixteen rows of a batch with the weights at once, the rest by fours, and what is left of that
 one by one: each of those takes as long as four."""
 
-_HALF: Final = ROWS_AT_ONCE // 2
-_FEWEST_ROWS: Final = 4
-# A pass takes as long as its rows and so many more: the weights are read from memory for one row as for all.
-_ROWS_OF_A_PASS: Final = 6
+# What a pass reads: as many rows as are computed at once, or a half or a quarter of them.
+_SIZES: Final = (4, 8, *range(ROWS_AT_ONCE, LARGEST_STEP + 1, ROWS_AT_ONCE))
+# A row of those that are computed by fours takes as long as so many of the others.
+_EFFORT_BY_FOURS: Final = 1.4
+# The weights are read from memory for one row as for all.
+_EFFORT_OF_A_PASS: Final = 2
 # Running answers may come about half as fast as usual while a prompt is read.
-_SLOW_DOWN: Final = 2.15
+_SLOW_DOWN: Final = 2.3
 _WEIGHT_OF_NEWEST: Final = 0.3
 # A step is over before four of them would make the watchdog bark.
 _STEPS_PER_BEAT: Final = 4
@@ -90,7 +93,7 @@ class Pace:
 
     def record_reading(self, tokens: int, seconds: float) -> None:
         """So many tokens of prompts took so long."""
-        self._row_seconds = _mixed(self._row_seconds, seconds / (tokens + _ROWS_OF_A_PASS))
+        self._row_seconds = _mixed(self._row_seconds, seconds / _effort(tokens))
 
     @property
     def row_seconds(self) -> float | None:
@@ -109,7 +112,8 @@ class Pace:
         if writers:
             usual = self._usual_seconds(writers)
             seconds = min(seconds, readers * (max(self._target, _SLOW_DOWN * usual) - usual))
-        return _whole(min(LARGEST_STEP, int(seconds / self._row_seconds) - _ROWS_OF_A_PASS))
+        row_seconds = self._row_seconds
+        return max((size for size in _SIZES if _effort(size) * row_seconds <= seconds), default=_SIZES[0])
 
     def _usual_seconds(self, writers: int) -> float:
         """Time of a pass that writes, for so many answers; 0 if nothing is known yet."""
@@ -118,11 +122,10 @@ class Pace:
         return self._write_seconds[min(self._write_seconds, key=lambda known: abs(known - writers))]
 
 
-def _whole(rows: int) -> int:
-    """The most rows up to so many that are computed at once; a few at least."""
-    if rows >= ROWS_AT_ONCE:
-        return rows - rows % ROWS_AT_ONCE
-    return max(_FEWEST_ROWS, rows - rows % _HALF)
+def _effort(rows: int) -> float:
+    """How long a pass takes, in rows of those that are computed sixteen at a time."""
+    by_fours = rows % ROWS_AT_ONCE
+    return rows - by_fours + _EFFORT_BY_FOURS * 4 * ceil(by_fours / 4) + _EFFORT_OF_A_PASS
 
 
 def _mixed(known: float | None, newest: float) -> float:
