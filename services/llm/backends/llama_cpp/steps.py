@@ -22,7 +22,7 @@ ROWS_AT_ONCE: Final = 16
 one by one: each of those takes as long as four."""
 
 # What a pass reads: as many rows as are computed at once, or a half or a quarter of them.
-_SIZES: Final = (4, 8, *range(ROWS_AT_ONCE, LARGEST_STEP + 1, ROWS_AT_ONCE))
+_SIZES: Final[tuple[int, ...]] = (4, 8, *range(ROWS_AT_ONCE, LARGEST_STEP + 1, ROWS_AT_ONCE))
 # A row of those that are computed by fours takes as long as so many of the others.
 _EFFORT_BY_FOURS: Final = 1.4
 # The weights are read from memory for one row as for all.
