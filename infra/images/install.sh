@@ -13,6 +13,8 @@ python3 -m venv --without-pip /opt/sluice
 pip() { /opt/pip/bin/pip --python /opt/sluice/bin/python "$@"; }
 pip install --constraint constraints.txt ".[$1]"
 pip uninstall --yes --quiet sluice
+# `python -m` looks here first.
+rm -r sluice
 
 # What no running service reads, a tenth of the image: tests, headers and stubs, botocore's descriptions of services
 # other than S3, and the download client that `tokenizers` asks for and does not import.
