@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,8 @@ class WantedModel:
     languages: tuple[str, ...] | None
     verified: Callable[[], Path]
     """Where the files are, once they are found to be right; reads all of them."""
+    before: WantedModel | None = None
+    """What the alias meant before it was changed last."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WantedModel) and self.identity == other.identity
@@ -57,10 +59,12 @@ class Catalog:
 
     def wanted(self) -> dict[str, WantedModel]:
         """The model for each alias; `ManifestUnreadable` if the manifest is broken."""
-        listed = self._store.manifest().active("embed")
-        return {self._default_alias: self._default} | {
-            alias: self._from_entry(entry) for alias, entry in listed.items()
-        }
+        manifest = self._store.manifest()
+        found = {self._default_alias: self._default}
+        for name, alias in manifest.aliases.get("embed", {}).items():
+            before = self._from_entry(manifest.entry(alias.previous)) if alias.previous else found.get(name)
+            found[name] = replace(self._from_entry(manifest.entry(alias.active)), before=before)
+        return found
 
     def changed_at(self) -> object:
         """A value that is another after each change of the manifest."""

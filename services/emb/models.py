@@ -111,17 +111,21 @@ class Models:
             model = await self._loaded(wanted)
         except SluiceError as error:
             log.error("model.load_failed", code=error.code, reason=error.detail)  # noqa: TRY400 - the reason says it all
-            return Change(Outcome.FAILED, wanted.name, error.detail)
+            return await self._failed(alias, wanted, error.detail)
         except Exception as error:
             log.exception("model.load_failed")
-            return Change(
-                Outcome.FAILED, wanted.name, f"It cannot be loaded ({type(error).__name__}); the log says why."
-            )
+            return await self._failed(alias, wanted, f"It cannot be loaded ({type(error).__name__}); the log says why.")
         # From here on new requests go to the new model; those of the old one hold it until they are answered.
         self._aliases[alias] = model
         log.info("model.ready", model_version=model.backend.version, form=model.backend.form)
         self._on_change()
         return Change(Outcome.CHANGED, wanted.name)
+
+    async def _failed(self, alias: str, wanted: WantedModel, problem: str) -> Change:
+        if alias not in self._aliases and wanted.before is not None:
+            # Whoever restarts EMB after an activation was refused is not to be without vectors.
+            await self._change(alias, wanted.before)
+        return Change(Outcome.FAILED, wanted.name, problem)
 
     async def _loaded(self, wanted: WantedModel) -> Model:
         # Two aliases of one model share it.

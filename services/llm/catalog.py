@@ -30,6 +30,9 @@ class Catalog(Protocol):
     def wanted(self) -> Candidate:
         """The model that is to answer now; `SluiceError` if it cannot be had."""
 
+    def before(self) -> Candidate | None:
+        """The model that answered before the alias was changed last; `SluiceError` if it cannot be had."""
+
     def named(self, version: Version) -> Candidate:
         """A certain one; `SluiceError` if it cannot be had."""
 
@@ -46,6 +49,10 @@ class FixedModel:
     def wanted(self) -> Candidate:
         """Always the same."""
         return self._candidate
+
+    def before(self) -> Candidate | None:
+        """None."""
+        return None
 
     def named(self, version: Version) -> Candidate:
         """There is no other."""
@@ -71,6 +78,15 @@ class ManifestModels:
         """What the alias means now."""
         entry = self._store.manifest().active("llm").get(self._settings.model)
         return _candidate(_EXTRACTIVE, self._settings) if entry is None else self._of(entry)
+
+    def before(self) -> Candidate | None:
+        """What `:rollback` would go back to, or the extractive backend where nothing was before."""
+        manifest = self._store.manifest()
+        alias = manifest.aliases.get("llm", {}).get(self._settings.model)
+        if alias is None:
+            return None
+        previous = alias.previous
+        return _candidate(_EXTRACTIVE, self._settings) if previous is None else self._of(manifest.entry(previous))
 
     def named(self, version: Version) -> Candidate:
         """A model of the folder."""

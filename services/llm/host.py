@@ -75,12 +75,11 @@ class ModelHost:
         metrics.watch_backend(lambda: self._current.backend.stats() if self._current else {})
 
     async def start(self) -> None:
-        """Load the model; `SluiceError` says why that cannot be."""
+        """Load the model, or where that cannot be, the one before it; `SluiceError` says why neither can be."""
         try:
             async with self._exchange:
                 self._seen = self._catalog.changed_at()
-                candidate = await asyncio.to_thread(self._catalog.wanted)
-                self._current = await self._loaded(candidate)
+                self._current = await self._first()
         except BaseException:
             self.state = State.FAILED
             raise
@@ -222,6 +221,18 @@ class ModelHost:
                 "or SLUICE_LLM_SEQUENCES, or restart it with the other model.",
                 code="not_enough_memory",
             )
+
+    async def _first(self) -> ServedModel:
+        try:
+            return await self._loaded(await asyncio.to_thread(self._catalog.wanted))
+        except SluiceError as error:
+            before = await asyncio.to_thread(self._catalog.before)
+            if before is None:
+                raise
+            # Whoever restarts LLM after an activation was refused is not to be without answers.
+            telemetry.logger().error("model.refused", detail=error.detail, code=error.code, instead=before.name)
+            self._refused = error.detail
+        return await self._loaded(before)
 
     async def _loaded(self, candidate: Candidate) -> ServedModel:
         backend = await asyncio.to_thread(candidate.load)

@@ -12,7 +12,8 @@ from sluice.errors import Conflict, NotFound, SluiceError
 
 ModelType = Literal["embed", "llm"]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Of a model, version or alias: safe as a part of a path, a URL and a collection."""
 
 SCHEMA: Final = 1
@@ -193,6 +194,11 @@ class Manifest(BaseModel):
         if alias.previous is None:
             raise Conflict(f"The alias {name} ({kind}) has never meant another model.")
         return self._with_alias(kind, name, Alias(active=alias.previous, previous=alias.active))
+
+    def put_back(self, kind: ModelType, name: str, before: Self) -> Self:
+        """A manifest with an alias that means what it meant in an earlier one, or nothing if it meant nothing there."""
+        alias = before.aliases.get(kind, {}).get(name)
+        return self.without_alias(kind, name) if alias is None else self._with_alias(kind, name, alias)
 
     def without_alias(self, kind: ModelType, name: str) -> Self:
         """A manifest without an alias."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sluice.errors import Conflict, NotFound, SluiceError
+from sluice.errors import Conflict, Invalid, NotFound, SluiceError
 from sluice.model_store.files import Fingerprint, digest, fingerprint, located
-from sluice.model_store.manifest import Manifest, ModelEntry, ModelType, Version
+from sluice.model_store.manifest import NAME_PATTERN, Manifest, ModelEntry, ModelType, Version
 
 MANIFEST: Final = "manifest.json"
 _LOCK: Final = ".lock"
@@ -101,6 +102,9 @@ class ModelStore:
         if not source.exists():
             raise NotFound(f"{source} does not exist.")
         fingerprint(source)  # refuses links
+        _require_name(described.name)
+        if described.version is not None:
+            _require_name(described.version)
         with self._locked(), self._incoming() as copy:
             _copy(source, copy)
             return self._list(copy, source.name if source.is_file() else None, described)
@@ -118,6 +122,15 @@ class ModelStore:
             return after
 
         return self._change(back)
+
+    def put_back(self, kind: ModelType, alias: str, *, before: Manifest, after: Manifest) -> Manifest:
+        """Undo the change of an alias from `before` to `after`, unless it has been changed again."""
+
+        def undone(now: Manifest) -> Manifest:
+            unchanged = now.aliases.get(kind, {}).get(alias) == after.aliases[kind][alias]
+            return now.put_back(kind, alias, before) if unchanged else now
+
+        return self._change(undone)
 
     def forget_alias(self, kind: ModelType, alias: str) -> Manifest:
         """Let an alias mean nothing any more."""
@@ -210,6 +223,15 @@ class ModelStore:
             yield place
         finally:
             _delete(place)
+
+
+def _require_name(name: str) -> None:
+    # The manifest lies beside the models' folders.
+    if name == MANIFEST or not re.fullmatch(NAME_PATTERN, name):
+        raise Invalid(
+            f"{name!r} cannot be the name or version of a model: up to 96 letters, digits, '.', '_' and '-', a letter "
+            f"or digit first, and not {MANIFEST}. Give it another."
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

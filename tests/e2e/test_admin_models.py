@@ -93,6 +93,27 @@ def test_a_model_is_activated_and_rolled_back_while_emb_serves_and_all_of_it_is_
     assert log[0]["actor"] == boss.email
 
 
+def test_a_model_that_emb_cannot_load_is_refused_and_the_alias_means_again_what_it_meant(
+    boss: Member, store: ModelStore, tmp_path: Path
+) -> None:
+    alias = f"trial-{uuid4().hex[:8]}"
+    good = add(store, tmp_path, name="trial", vectors="a" * 12)
+    (tmp_path / "nonsense").mkdir()
+    (tmp_path / "nonsense" / "model.json").write_text("{}")
+    described = Description(name="nonsense", type="embed", backend="openvino", dimension=384)
+    bad = store.add(tmp_path / "nonsense", described)
+    done(post(boss.api, f"/{good.key}:activate", alias=alias))
+
+    refused = done(post(boss.api, f"/{bad.key}:activate", alias=alias))
+
+    assert (refused["service"]["follows"], refused["service"]["model"]) == ("refused", str(good.key))
+    assert (refused["model"], refused["previous"]) == (str(good.key), None)
+    assert store.manifest().active("embed")[alias] == good
+    log = boss.api.get("/api/admin/audit")["data"]
+    assert [each["action"] for each in log] == ["model.refused", "model.activate", "model.activate"]
+    assert log[0]["detail"]["model"] == str(bad.key)
+
+
 def test_a_model_goes_once_no_alias_needs_it(boss: Member, store: ModelStore, tmp_path: Path) -> None:
     entry = add_llm(store, tmp_path)
     store.activate("somebody", entry.key)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import weakref
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -112,6 +113,22 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one_in_its_place_and_says_
         assert (await served.http.get("/stats")).json()["problems"] == {"default": "second has other bytes."}
 
     with_shelf(case)
+
+
+def test_a_service_that_is_started_after_a_refusal_takes_what_served_before() -> None:
+    shelf = Shelf()
+    shelf.broken.add("second")
+    shelf.wishes.models["default"] = replace(model_named("second"), before=model_named("first"))
+
+    async def run() -> None:
+        async with serving(shelf.load, shelf.wishes, models_poll_seconds=0.05) as served:
+            await served.until_stats(state="ready", problems={"default": "second has other bytes."})
+            assert await version_of(served) == "first"
+            shelf.broken.clear()
+            assert (await served.http.post("/v1/models:reload")).status_code == 200
+            assert await version_of(served) == "second"
+
+    asyncio.run(run())
 
 
 def test_a_model_whose_vectors_are_none_is_not_activated() -> None:

@@ -315,3 +315,34 @@ def test_two_exchanges_at_once_are_one_and_a_refusal() -> None:
         await host.close()
 
     asyncio.run(case())
+
+
+def test_a_service_that_is_started_after_a_refusal_takes_what_answered_before(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path / "models")
+    store.folder.mkdir()
+    _restore(store, pristine)
+    store.activate("default", Version(name="broken", version="1"))
+    monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+
+    with running_service("llm", backend="manifest", models_poll_seconds=0.1) as running, Llm(running) as client:
+        assert client.ask(max_tokens=2).json()["model"] == "blue@1"
+        assert "broken.gguf" in client.stats()["refused"]
+        store.activate("default", Version(**GREEN))
+        client.until(lambda s: s["name"] == "green@1" and not s["refused"])
+
+
+def test_a_first_model_that_cannot_be_loaded_leaves_the_quotations(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path / "models")
+    store.folder.mkdir()
+    _restore(store, pristine)
+    store.forget_alias("llm", "default")
+    store.activate("default", Version(name="broken", version="1"))
+    monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+
+    with running_service("llm", backend="manifest") as running, Llm(running) as client:
+        assert client.stats()["name"] == "extractive"
+        assert "broken.gguf" in client.stats()["refused"]

@@ -57,6 +57,22 @@ def test_what_the_manifest_says_goes_before_the_settings_and_other_aliases_stand
     assert wanted["default"].languages == ("de",)
 
 
+def test_what_an_alias_meant_before_is_known_with_it(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    first, second = (
+        store.add(a_model(tmp_path / name), Description(name=name, type="embed", backend="static", dimension=3))
+        for name in ("first", "second")
+    )
+    for alias in ("default", "fast"):
+        store.activate(alias, first.key)
+    before = {alias: model.before and model.before.name for alias, model in catalog(store).wanted().items()}
+    assert before == {"default": "all-MiniLM-L6-v2", "fast": None}
+
+    store.activate("fast", second.key)
+    fast = catalog(store).wanted()["fast"]
+    assert (fast.name, fast.before and fast.before.name) == (str(second.key), str(first.key))
+
+
 @pytest.mark.parametrize("backend", ["openvino", "sentence_transformers", "static"])
 def test_a_folder_without_a_model_is_refused_with_the_setting_to_change(tmp_path: Path, backend: str) -> None:
     with pytest.raises(SettingsError, match="SLUICE_EMB_MODEL_PATH"):

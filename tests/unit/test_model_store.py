@@ -217,6 +217,16 @@ def test_an_alias_means_one_model_and_can_be_rolled_back_and_forth(store: ModelS
     assert store.manifest().active("llm")["default"].key == new
 
 
+def test_a_change_of_an_alias_is_undone_unless_it_was_changed_again(store: ModelStore, tmp_path: Path) -> None:
+    old, new = two_versions(store, tmp_path)
+    nothing, first = store.manifest(), store.activate("default", old)
+    second = store.activate("default", new)
+
+    assert store.put_back("llm", "default", before=nothing, after=first) == second
+    assert store.put_back("llm", "default", before=first, after=second) == first
+    assert store.put_back("llm", "default", before=nothing, after=first).active("llm") == {}
+
+
 def test_activating_what_is_active_keeps_the_way_back(store: ModelStore, tmp_path: Path) -> None:
     old, new = two_versions(store, tmp_path)
     for each in (old, new, new):
@@ -342,7 +352,7 @@ def sluice_models(folder: Path, *arguments: str | Path) -> subprocess.CompletedP
 
 def test_the_commands_add_list_activate_verify_and_remove(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    for version, content in (("1", b"one"), ("2", b"two")):
+    for version, content in (("1", b"GGUF one"), ("2", b"GGUF two")):
         file = file_of(tmp_path, content)
         added = sluice_models(
             models, "add", file, "--name", "tiny", "--type", "llm", "--backend", "llama_cpp", "--version", version
@@ -359,7 +369,7 @@ def test_the_commands_add_list_activate_verify_and_remove(tmp_path: Path) -> Non
     assert rolled_back.stdout.split() == ["default", "llm", "tiny@1", "tiny@2"]
 
     assert sluice_models(models, "verify").returncode == 0
-    (models / "tiny" / "2" / "tiny.gguf").write_bytes(b"2wo")
+    (models / "tiny" / "2" / "tiny.gguf").write_bytes(b"GGUF 2wo")
     damaged = sluice_models(models, "verify")
     assert damaged.returncode == Exit.FAILED
     assert "tiny@2" in damaged.stdout
@@ -383,10 +393,32 @@ def test_activating_an_embedding_model_says_how_to_learn_what_it_leaves_behind(t
 def test_a_wrong_command_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
     file = file_of(tmp_path)
     for arguments, status in (
-        (("add", file, "--name", "a/b", "--type", "llm", "--backend", "llama_cpp"), Exit.USAGE),
+        (("add", file, "--name", "a/b", "--type", "llm", "--backend", "llama_cpp"), Exit.FAILED),
+        (("add", file, "--name", "manifest.json", "--type", "llm"), Exit.FAILED),
+        (("add", file, "--type", "llm", "--backend", "openvino"), Exit.USAGE),
+        (("add", tmp_path, "--type", "embed", "--backend", "abacus"), Exit.USAGE),
+        (("add", tmp_path, "--type", "llm"), Exit.FAILED),
+        (("add", file_of(tmp_path, b"hello", "letter.gguf"), "--type", "llm"), Exit.FAILED),
+        (
+            ("add", folder_of(tmp_path), "--type", "embed", "--backend", "sentence_transformers", "--dimension", "0"),
+            Exit.USAGE,
+        ),
         (("add", file, "--name", "a", "--type", "other", "--backend", "llama_cpp"), Exit.USAGE),
         (("activate", "nothing"), Exit.NOT_FOUND),
     ):
         done = sluice_models(tmp_path / "models", *arguments)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
+        assert "pydantic" not in done.stderr
+    assert json.loads(sluice_models(tmp_path / "models", "ls", "--json").stdout) == []
+
+
+def test_the_name_of_a_folder_is_kept_whole(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path).rename(tmp_path / "bge-small-en-v1.5")
+
+    added = sluice_models(
+        tmp_path / "models", "add", folder, "--type", "embed", "--backend", "sentence_transformers", "--dimension",
+        "384", "--json",
+    )  # fmt: skip
+
+    assert json.loads(added.stdout)["name"] == "bge-small-en-v1.5"

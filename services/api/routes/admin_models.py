@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
@@ -158,36 +158,40 @@ def verify(model: ModelPath, who: CallerDep, it: ResourcesDep) -> Verified:
 def activate(model: ModelPath, wanted: Activation, who: CallerDep, it: ResourcesDep) -> Activated:
     """Let an alias mean this model, once its files are verified, and have the service exchange it while requests run.
 
-    The answer says whether the service did, and how many documents are to be indexed again.
+    The answer says whether the service did, and how many documents are to be indexed again. If the service could not
+    load the model, the alias means again what it meant.
     """
     with models_folder(it) as store:
-        entry = store.manifest().named(model)
+        before = store.manifest()
+        entry = before.named(model)
         # Before the transaction: this may read gigabytes.
         store.verified(entry)
         with _written_down(it, who) as session:
             after = store.activate(wanted.alias, entry.key)
             now = _alias(after, entry.type, wanted.alias)
             audit.record(session, "model.activate", "model", by=who.user_id, **now.model_dump())
-    return _activated(it, who, now)
+    return _activated(it, who, now, before, after)
 
 
 @router.post(":rollback", operation_id="rollbackModel", summary="Roll an alias back", dependencies=[ONCE])
 def rollback(wanted: Rollback, who: CallerDep, it: ResourcesDep) -> Activated:
     """Let an alias mean what it meant before; a second time takes that back."""
     with models_folder(it) as store:
-        store.verified(store.manifest().rolled_back(wanted.type, wanted.alias).active(wanted.type)[wanted.alias])
+        before = store.manifest()
+        store.verified(before.rolled_back(wanted.type, wanted.alias).active(wanted.type)[wanted.alias])
         with _written_down(it, who) as session:
             after = store.rollback(wanted.type, wanted.alias)
             now = _alias(after, wanted.type, wanted.alias)
             audit.record(session, "model.rollback", "model", by=who.user_id, **now.model_dump())
-    return _activated(it, who, now)
+    return _activated(it, who, now, before, after)
 
 
 @router.delete("/{model}", operation_id="deleteModel", status_code=204, summary="Delete a model")
 def delete(model: ModelPath, who: CallerDep, it: ResourcesDep) -> Response:
-    """Delete a model that no alias means or can be rolled back to; 409 says which does."""
+    """Delete a model that no alias means or can be rolled back to, and no service serves; 409 says which does."""
     with models_folder(it) as store:
         entry = store.manifest().named(model)
+        require_not_served(it.served.states(), entry)
         with _written_down(it, who) as session:
             store.remove(entry.key)
             audit.record(session, "model.delete", "model", by=who.user_id, model=str(entry.key), sha256=entry.sha256)
@@ -202,8 +206,23 @@ def _written_down(it: Resources, who: Caller) -> Iterator[TenantSession]:
         yield session
 
 
-def _activated(it: Resources, who: Caller, now: AliasView) -> Activated:
+def require_not_served(services: Sequence[ServiceState], entry: ModelEntry) -> None:
+    """`Conflict` names the service that serves this model."""
+    for service in services:
+        if service.type == entry.type and any(each.model == str(entry.key) for each in service.models):
+            raise Conflict(f"{entry.key} answers at {service.url}. Activate another model first.")
+
+
+def _activated(it: Resources, who: Caller, now: AliasView, before: Manifest, after: Manifest) -> Activated:
     followed = it.served.follow(now.type, now.alias, now.model)
+    if followed.follows is Follows.REFUSED:
+        # The next start of the service would load what the alias means, and could not.
+        with models_folder(it) as store, _written_down(it, who) as session:
+            kept = store.put_back(now.type, now.alias, before=before, after=after)
+            refused = {**now.model_dump(include={"alias", "type", "model"}), "reason": followed.problem}
+            audit.record(session, "model.refused", "model", by=who.user_id, **refused)
+        if now.alias in kept.aliases.get(now.type, {}):
+            now = _alias(kept, now.type, now.alias)
     known = followed.follows is Follows.SERVING and it.served.makes_index(now.type, now.alias)
     return Activated(
         **now.model_dump(), service=_followed(followed), outdated=_outdated_now(it, who) if known else None

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 
 from services.cli import account
 from services.cli.client import Client
@@ -28,6 +29,12 @@ from sluice.settings import ModelStoreSettings
 # EMB looks at the models folder every few seconds, and reads, warms and tests a model before it serves it.
 _PATIENCE: Final = 30.0
 _BETWEEN_LOOKS: Final = 1.0
+# The default first.
+_BACKENDS: Final[dict[ModelType, tuple[str, ...]]] = {
+    "embed": ("openvino", "sentence_transformers", "static"),
+    "llm": ("llama_cpp",),
+}
+_GGUF: Final = b"GGUF"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -83,9 +90,9 @@ def add(
     original on texts that it was not calibrated on. What is worse than a hundredth is refused, with figures.
     """
     described = Description(
-        name=name or path.stem,
+        name=name or (path.name if path.is_dir() else path.stem),
         type=_type(kind),
-        backend=backend or ("llama_cpp" if kind == "llm" else "openvino"),
+        backend=_backend(kind, backend),
         version=version,
         dimension=dimension,
         context=context,
@@ -215,8 +222,9 @@ def _store(folder: Path | None) -> Iterator[ModelStore]:
         raise CommandError(error.detail, status) from error
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}.", Exit.FAILED) from error
-    except ValueError as error:
-        raise CommandError(str(error), Exit.USAGE) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CommandError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", Exit.USAGE) from error
 
 
 @contextmanager
@@ -224,6 +232,8 @@ def _ready_to_run(
     path: Path, described: Description, texts: Path | None, *, allow_slower: bool
 ) -> Iterator[tuple[Path, Description]]:
     """The files of a model as its backend runs them, and what is known of them then."""
+    if described.type == "llm":
+        _require_gguf(path)
     if described.type != "embed" or described.backend == "sentence_transformers":
         yield path, described
         return
@@ -287,6 +297,25 @@ def _type(given: str) -> ModelType:
     if given == "llm":
         return "llm"
     raise CommandError(f"--type is {given}; it can be embed or llm.", Exit.USAGE)
+
+
+def _backend(kind: str, given: str | None) -> str:
+    known = _BACKENDS[_type(kind)]
+    if given is not None and given not in known:
+        raise CommandError(f"--backend is {given}; for --type {kind} it can be {', '.join(known)}.", Exit.USAGE)
+    return given or known[0]
+
+
+def _require_gguf(path: Path) -> None:
+    if path.is_dir():
+        raise CommandError(f"{path} is a folder. A language model is one file in GGUF format.", Exit.FAILED)
+    with path.open("rb") as file:
+        if file.read(len(_GGUF)) != _GGUF:
+            raise CommandError(
+                f"{path.name} is no GGUF file. Download it again, or convert the model with llama.cpp's "
+                "convert_hf_to_gguf.py.",
+                Exit.FAILED,
+            )
 
 
 def _aliases(manifest: Manifest, entry: ModelEntry) -> list[str]:
