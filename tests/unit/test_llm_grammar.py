@@ -110,6 +110,19 @@ def test_values_bind_the_answer_whatever_types_stand_beside_them(schema: Any, ru
     assert inside["enum-kv"] == r'"\"enum\"" space ":" space string'
 
 
+def test_a_model_that_has_itself_inside_is_understood_as_pydantic_writes_it() -> None:
+    """It writes a reference at the root."""
+    inner = {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]}
+    node = {"type": "object", "properties": {"inner": inner}, "required": ["inner"], "additionalProperties": False}
+
+    rules = rules_of({"$defs": {"Node": node}, "$ref": "#/$defs/Node"})
+
+    assert rules["root"] == '"{" space inner-kv "}" space'
+    assert rules["inner"] == "inner-0 | null"
+    assert rules["inner-0"] == "definition-0"
+    assert rules["definition-0-inner-0"] == "definition-0"
+
+
 def test_cyrillic_and_accents_are_written_as_they_are() -> None:
     rules = rules_of({"type": "object", "properties": {"вид": {"enum": ["шлюз", "café"]}}})
 

@@ -68,6 +68,7 @@ def grammar_for(schema: Any) -> str:
         _check(part)
     renamed = _with_names_of_their_own(json.loads(text), text)
     _check_references(renamed)
+    renamed = _with_a_root_of_its_own(renamed)
     _drop_types_of_values(renamed)
     try:
         return checked(_translated(json.dumps(renamed)))
@@ -210,6 +211,15 @@ def _with_names_of_their_own(schema: Any, text: str) -> Any:
     for place in _DEFINITIONS & set(result):
         result[place] = {names.get(name, f"{prefix}-unused-{name}"): one for name, one in result[place].items()}
     return result
+
+
+def _with_a_root_of_its_own(schema: dict[str, Any]) -> dict[str, Any]:
+    """What pydantic writes of a model that has itself inside: the translation knows no root that is a reference."""
+    definitions = {place: schema[place] for place in _DEFINITIONS & set(schema)}
+    while (reference := schema.get("$ref")) is not None:
+        place, _, name = reference.removeprefix("#/").partition("/")
+        schema = {**definitions[place][name], **definitions}
+    return schema
 
 
 def _drop_types_of_values(schema: Mapping[str, Any]) -> None:
