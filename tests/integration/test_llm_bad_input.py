@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sluice.testing.service_process import running_service
+from tests.gguf_models import TINY, write_model
 from tests.integration.llm_models import CONTEXT, Llm, chunks, request
 
 
@@ -97,6 +98,18 @@ def test_an_error_names_the_member_and_says_what_it_may_be(llm: Llm) -> None:
     assert "greater than or equal to 1" in none["detail"]
     assert (typo["param"], "tempreture" in typo["detail"]) == ("tempreture", True)
     assert "'default'" in model["detail"]
+
+
+@pytest.mark.parametrize("splitting", ["tekken", "deepseek-llm", "gpt-4o", "bloom"])
+def test_a_text_without_an_end_of_a_word_does_not_end_the_process(splitting: str, tmp_path: Path) -> None:
+    file = write_model(tmp_path / f"{splitting}.gguf", TINY, splitting=splitting)
+    with running_service("llm", backend="llama_cpp", model_path=file) as service, Llm(service) as llm:
+        for character in ("a", " ", "ж"):
+            text = character * 100_000
+            split = llm.http.post("/tokenize", json={"prompt": text})
+            assert split.status_code == 200, split.text
+            assert split.json()["count"] > 0
+        assert llm.text(max_tokens=3)
 
 
 @pytest.mark.parametrize("damage", ["no model at all", "cut short", "corrupt", "absent"])
