@@ -54,10 +54,13 @@ HALF_BILLION: Final = Shape(151_936, 896, 24, 14, 2, 4864, 32_768, quantized=Tru
 SHAPES: Final = {"tiny": TINY, "slow": SLOW, "half-billion": HALF_BILLION}
 
 
-def write_model(file: Path, shape: Shape, *, seed: int = 7, name: str = "nonsense", begins: bool = False) -> Path:
+def write_model(
+    file: Path, shape: Shape, *, seed: int = 7, name: str = "nonsense", begins: bool = False, splitting: str = "gpt-2"
+) -> Path:
     """Write a model to `file`, unless it is there already. The same seed gives the same bytes.
 
     `begins`: it wants a begin token before every text, and its template writes one too, as Llama 3 does.
+    `splitting`: llama.cpp's name of the way in which text becomes words, before they become tokens.
     """
     if file.exists():
         return file
@@ -65,7 +68,7 @@ def write_model(file: Path, shape: Shape, *, seed: int = 7, name: str = "nonsens
     unfinished = file.with_suffix(".unfinished")
     writer = GGUFWriter(unfinished, "llama")
     _add_shape(writer, shape, name)
-    _add_tokenizer(writer, shape, begins=begins)
+    _add_tokenizer(writer, shape, begins=begins, splitting=splitting)
     _add_weights(writer, shape, np.random.default_rng(seed))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -88,12 +91,12 @@ def _add_shape(writer: GGUFWriter, shape: Shape, name: str) -> None:
     writer.add_vocab_size(shape.vocabulary)
 
 
-def _add_tokenizer(writer: GGUFWriter, shape: Shape, *, begins: bool) -> None:
+def _add_tokenizer(writer: GGUFWriter, shape: Shape, *, begins: bool, splitting: str) -> None:
     words = [*_bytes_as_characters(), *(merge.replace(" ", "") for merge in _MERGES)]
     fillers = [f"Ġw{number}" for number in range(shape.vocabulary - len(words) - len(_CONTROL))]
     tokens = [*words, *fillers, *_CONTROL]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(splitting)
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.NORMAL] * (len(tokens) - len(_CONTROL)) + [TokenType.CONTROL] * len(_CONTROL))
     writer.add_token_merges(_MERGES)

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.llm.answering import StreamedAnswer, StreamSettings, WholeAnswer
+from services.llm.backends.base import NumberedTokens
 from services.llm.faces import ChatFace, TextFace
 from services.llm.host import ModelHost
 from services.llm.metrics import LlmMetrics
@@ -118,9 +119,14 @@ class Endpoints:
         with self._host.using() as served:
             backend = served.backend
             async with served.scheduler.reading():
-                tokens = [token for text in texts for token in await backend.tokens(text)]
+                numbers: list[int] | None = None
+                if isinstance(backend, NumberedTokens):
+                    numbered = [token for text in texts for token in await backend.numbered_tokens(text)]
+                    numbers, tokens = [number for number, _ in numbered], [piece for _, piece in numbered]
+                else:
+                    tokens = [token for text in texts for token in await backend.tokens(text)]
         response = TokenizeResponse(
-            count=len(tokens), max_model_len=backend.context_tokens, tokens=None, token_strs=tokens
+            count=len(tokens), max_model_len=backend.context_tokens, tokens=numbers, token_strs=tokens
         )
         return JSONResponse(response.model_dump(mode="json"))
 
@@ -166,7 +172,7 @@ class Endpoints:
         return JSONResponse(self._host.stats())
 
     async def config(self, _: Request) -> Response:
-        """The settings; LLM has no secrets."""
+        """The settings; the remote model's key is hidden."""
         return JSONResponse(self._settings.model_dump(mode="json"))
 
     async def _read(self, request: Request, kind: type[RequestT]) -> RequestT:

@@ -16,6 +16,9 @@ from pydantic import (
 
 FinishReason = Literal["stop", "length"]
 
+# To put more into a model's words takes minutes, which everybody else would wait.
+MOST_MESSAGES = 1000
+
 
 def _as_list(given: Any) -> Any:
     if given is None:
@@ -126,7 +129,7 @@ class GenerationParameters(BaseModel):
 class ChatCompletionRequest(GenerationParameters):
     """`POST /v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="OpenAI's newer name of max_tokens")
 
     @property
@@ -246,7 +249,7 @@ class TokenizeRequest(BaseModel):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: list[ChatMessage] | None = Field(default=None, max_length=MOST_MESSAGES)
 
 
 class TokenizeResponse(BaseModel):

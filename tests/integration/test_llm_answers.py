@@ -71,6 +71,16 @@ def test_what_a_document_says_does_not_end_its_turn(llm: Llm) -> None:
     assert tokens("<|im_end|>") > tokens("a") + 3
 
 
+def test_tokens_are_told_by_number_and_as_text(llm: Llm) -> None:
+    split = llm.http.post("/tokenize", json={"prompt": "the the<|im_end|>"}).json()
+
+    assert split["token_strs"][:3] == ["the", " ", "the"]
+    assert "".join(split["token_strs"]) == "the the<|im_end|>"
+    assert split["count"] == len(split["tokens"]) == len(split["token_strs"])
+    # The numbers are the vocabulary's: bytes first, then what is joined of them, in this order.
+    assert split["tokens"][:3] == [257, 32, 257]
+
+
 def test_a_prompt_begins_once_although_the_template_says_so_too(tmp_path: Path) -> None:
     def tokens(name: str, *, begins: bool) -> int:
         backend = LlamaCppBackend(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sluice.testing.service_process import running_service
+from tests.gguf_models import TINY, write_model
 from tests.integration.llm_models import CONTEXT, Llm, chunks, request
 
 
@@ -17,7 +18,8 @@ from tests.integration.llm_models import CONTEXT, Llm, chunks, request
     [
         ({"messages": []}, 422, "invalid"),
         ({"messages": [{"role": "user", "content": 7}]}, 422, "invalid"),
-        ({"messages": [{"role": "user", "content": "more"}] * 10_000}, 400, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "more"}] * 1000}, 400, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "more"}] * 1001}, 422, "invalid"),
         ({"messages": [{"role": "user", "content": "x" * 1_000_000}]}, 400, "context_length_exceeded"),
         ({"messages": [{"role": "user", "content": "x" * 5_000_000}]}, 413, "too_large"),
         ({"n": 2}, 400, "unsupported_parameter"),
@@ -97,6 +99,30 @@ def test_an_error_names_the_member_and_says_what_it_may_be(llm: Llm) -> None:
     assert "greater than or equal to 1" in none["detail"]
     assert (typo["param"], "tempreture" in typo["detail"]) == ("tempreture", True)
     assert "'default'" in model["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+def test_too_many_messages_are_refused_before_any_is_read(llm: Llm, path: str) -> None:
+    # The last one would be refused too, if anybody came to it.
+    messages = [{"role": "user", "content": "x"}] * 79_999 + [{"role": "wizard", "content": "x"}]
+
+    refused = llm.http.post(path, json={"model": "default", "messages": messages})
+
+    assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (422, "invalid", "messages")
+    assert refused.json()["detail"] == "messages: List should have at most 1000 items after validation, not 80000"
+    assert len(refused.json()["errors"]) == 1
+
+
+@pytest.mark.parametrize("splitting", ["tekken", "deepseek-llm", "gpt-4o", "bloom"])
+def test_a_text_without_an_end_of_a_word_does_not_end_the_process(splitting: str, tmp_path: Path) -> None:
+    file = write_model(tmp_path / f"{splitting}.gguf", TINY, splitting=splitting)
+    with running_service("llm", backend="llama_cpp", model_path=file) as service, Llm(service) as llm:
+        for character in ("a", " ", "ж"):
+            text = character * 100_000
+            split = llm.http.post("/tokenize", json={"prompt": text})
+            assert split.status_code == 200, split.text
+            assert split.json()["count"] > 0
+        assert llm.text(max_tokens=3)
 
 
 @pytest.mark.parametrize("damage", ["no model at all", "cut short", "corrupt", "absent"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.llm.backends.llama_cpp.steps import LARGEST_STEP
 from sluice.testing.service_process import ServiceProcess, running_service
 from tests.integration.llm_models import CONTEXT, Llm, chunks, request, streamed_text
 
@@ -25,8 +26,10 @@ def test_who_leaves_while_a_prompt_is_read_frees_the_sequence_at_once(slow_llm: 
     computed = slow_llm.stats()["model"]["prompt_tokens_computed_total"]
     with slow_llm.connected("a long prompt " * 480, stream=stream, max_tokens=5):
         slow_llm.until(lambda s: s["model"]["prompt_tokens_computed_total"] > computed)
+    left = slow_llm.stats()["model"]["prompt_tokens_computed_total"]
     stopped = slow_llm.until_idle()["model"]
-    assert stopped["prompt_tokens_computed_total"] - computed < 6000
+    # Of more than 5,000: the pass that was running, and what begins before the service hears of it.
+    assert stopped["prompt_tokens_computed_total"] - left <= 3 * LARGEST_STEP
     assert stopped["steps_total"] == slow_llm.stats()["model"]["steps_total"]
 
 
@@ -36,8 +39,10 @@ def test_who_leaves_while_the_answer_is_written_stops_the_model(slow_llm: Llm, *
     written = slow_llm.tokens_written()
     with slow_llm.connected("hello", stream=stream, max_tokens=4000):
         slow_llm.until(lambda s: s["model"]["tokens_written_total"] > written + 5)
+    left = slow_llm.tokens_written()
     stopped = slow_llm.until_idle()["model"]["tokens_written_total"]
-    assert stopped - written < 1000
+    # Of 4,000: one in each step.
+    assert stopped - left <= 20
     assert slow_llm.tokens_written() == stopped
 
 

@@ -21,6 +21,7 @@ from sluice.settings import LlmServiceSettings
 from sluice.testing.service_process import running_service
 from sluice.wire.asgi import Malformed
 from sluice.wire.completions import ChatMessage, JsonSchemaFormat, ResponseFormat
+from tests import remote_model as remote_model_module
 from tests.integration.llm_models import Llm, chunks, streamed_text
 from tests.remote_model import KEY, RemoteModel, remote_model
 
@@ -114,6 +115,49 @@ def test_a_failure_in_the_middle_of_the_answer_is_not_tried_again(remote: Remote
         assert len(remote.bodies) == 1
 
     run(remote, case)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "code", "failures"),
+    [
+        ("error", TemporarilyUnavailable, "remote_unavailable", 1),
+        # Asked again, the server would do the same: the request is refused, and the server is well.
+        ("content_filter", Malformed, "remote_refused", 0),
+        ("blacklist", Malformed, "remote_refused", 0),
+    ],
+)
+def test_what_the_server_broke_off_does_not_look_like_an_answer(
+    remote: RemoteModel,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    error: type[SluiceError],
+    code: str,
+    failures: int,
+) -> None:
+    _end_with(reason, monkeypatch)
+
+    async def case(backend: RemoteBackend) -> None:
+        answer = await backend.prepare(a_prompt())
+        async with aclosing(answer.pieces()) as pieces:
+            received = [await anext(pieces) for _ in SENTENCE.split()]
+            with pytest.raises(error) as broken:
+                await anext(pieces)
+        assert broken.value.code == code
+        assert "".join(piece.text for piece in received if isinstance(piece, Piece)).strip() == SENTENCE
+        assert backend.stats()["failures_total"] == failures
+        assert len(remote.bodies) == 1
+
+    run(remote, case)
+
+
+def _end_with(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = remote_model_module._event
+
+    def ending(**members: Any) -> bytes:
+        choices = [c | {"finish_reason": reason} if "finish_reason" in c else c for c in members.pop("choices")]
+        return event(choices=choices, **members)
+
+    monkeypatch.setattr(remote_model_module, "_event", ending)
 
 
 def test_without_retries_the_first_failure_is_told_with_when_to_come_again(remote: RemoteModel) -> None:
@@ -339,7 +383,9 @@ def test_settings_that_name_no_server_are_refused_with_the_variable(settings: di
 
 def test_the_service_says_whose_model_answers_and_streams_through(remote: RemoteModel) -> None:
     with (
-        running_service("llm", backend="remote", remote_url=f"{remote.url}/v1", remote_model="theirs") as service,
+        running_service(
+            "llm", backend="remote", remote_url=f"{remote.url}/v1", remote_model="theirs", remote_key="sesame"
+        ) as service,
         Llm(service) as llm,
     ):
         answer = llm.ask(stream=True, stream_options={"include_usage": True})
@@ -349,4 +395,6 @@ def test_the_service_says_whose_model_answers_and_streams_through(remote: Remote
         remote.faults = ["503"]
         failed = llm.ask()
         assert (failed.status_code, failed.headers["retry-after"]) == (503, "7")
-        assert "remote_key" not in llm.http.get("/config").text or "null" in llm.http.get("/config").text
+        shown = llm.http.get("/config")
+        assert shown.json()["remote_key"] == "**********"
+        assert "sesame" not in shown.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sluice.wire.completions import ChatMessage, FinishReason, Passage, ResponseFormat, Usage
 
@@ -111,3 +111,11 @@ class CompletionBackend(Protocol):
 
     async def close(self) -> None:
         """Give back memory and threads. Nothing is being answered any more."""
+
+
+@runtime_checkable
+class NumberedTokens(Protocol):
+    """A backend with a vocabulary of numbered tokens."""
+
+    async def numbered_tokens(self, text: str) -> list[tuple[int, str]]:
+        """The text in this backend's tokens, each with its number."""

@@ -72,7 +72,11 @@ class LlamaCppBackend:
         return self._engine.responsive
 
     async def tokens(self, text: str) -> list[str]:
-        """The text in the model's tokens, read in another thread."""
+        """The text in the model's tokens."""
+        return [piece for _, piece in await self.numbered_tokens(text)]
+
+    async def numbered_tokens(self, text: str) -> list[tuple[int, str]]:
+        """The text in the model's tokens, read in another thread, each with its number."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._pieces_of, text)
 
     async def prepare(self, prompt: Prompt) -> LlamaCppAnswer:
@@ -103,9 +107,9 @@ class LlamaCppBackend:
         if ended:
             self._model.close()
 
-    def _pieces_of(self, text: str) -> list[str]:
+    def _pieces_of(self, text: str) -> list[tuple[int, str]]:
         tokens = self._model.tokenize(text, special=False, begin=False)
-        return [self._model.piece(token).decode(errors="replace") for token in tokens]
+        return [(token, self._model.piece(token).decode(errors="replace")) for token in tokens]
 
     def _require_possible(self, prompt: Prompt) -> None:
         """Refuse what cannot fit however few tokens it has: finding out how many takes long."""

@@ -17,6 +17,7 @@ import numpy as np
 from services.llm.backends.base import Sampling
 from services.llm.backends.llama_cpp.errors import ModelUnusable
 from services.llm.backends.llama_cpp.rows import Row
+from services.llm.backends.llama_cpp.runs import parts_of
 from services.llm.backends.llama_cpp.sampling import Sampler, opened_grammar
 from services.llm.backends.llama_cpp.steps import LARGEST_STEP
 from sluice import telemetry
@@ -26,6 +27,9 @@ _TEST_TOKENS: Final = 8
 _MOST_SCORES_BYTES: Final = 512 * 1024**2
 _BYTES_PER_SCORE: Final = 4
 _FACT_BYTES: Final = 256
+_OF_CONTROL: Final = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+# llama.cpp looks for these in a text before it splits what is between them.
+_FOUND_WHOLE: Final = _OF_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # of ctypes
@@ -65,6 +69,8 @@ class NativeModel:
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(self._model)
         self._pieces: dict[int, bytes] = {}
+        self._splits_words = llama_cpp.llama_vocab_type(vocabulary) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
+        self._found_whole = self._names_of(_FOUND_WHOLE)
 
     def close(self) -> None:
         """Free it; contexts first."""
@@ -87,6 +93,13 @@ class NativeModel:
 
         With `begin`, what the model wants before every text stands before it.
         """
+        first, *others = parts_of(text, self._found_whole) if self._splits_words else [text]
+        tokens = self._tokenize(first, special=special, begin=begin)
+        for part in others:
+            tokens += self._tokenize(part, special=special, begin=False)
+        return tokens
+
+    def _tokenize(self, text: str, *, special: bool, begin: bool) -> list[int]:
         # Lone surrogates have no bytes; a question mark is what they become everywhere else.
         content = text.encode(errors="replace")
         room = len(content) + 8
@@ -118,9 +131,11 @@ class NativeModel:
 
     def control_names(self) -> list[str]:
         """The names of all tokens that stand for themselves only where `tokenize` is told `special`."""
-        of_control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        return self._names_of(_OF_CONTROL)
+
+    def _names_of(self, attributes: int) -> list[str]:
         tokens = range(self.vocabulary_size)
-        return [self.name_of(t) for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocabulary, t) & of_control]
+        return [self.name_of(t) for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocabulary, t) & attributes]
 
     def longest_piece(self) -> int:
         """Characters that a token stands for at most; rather more than that, for it is how the file writes them."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.llm.backends.base import Prompt, Sampling
+from services.llm.backends.remote.server import unavailable
 from sluice.settings import LlmServiceSettings
 from sluice.wire.asgi import Malformed
 from sluice.wire.completions import FinishReason, Usage
+
+# OpenAI's word, and GigaChat's, for an answer that its server does not let pass.
+_WITHHELD: Final = {"content_filter", "blacklist"}
 
 
 class Delta(BaseModel):
@@ -47,9 +51,13 @@ def chunk_of(content: str) -> Chunk | None:
 
 
 def reason_of(said: str | None) -> FinishReason | None:
-    """Why the answer ended, if this chunk says it."""
+    """Why the answer ended, if this chunk says it; an error where what there is of it is no answer."""
     if said is None:
         return None
+    if said == "error":
+        raise unavailable("The remote model failed in the middle of its answer.")
+    if said in _WITHHELD:
+        raise Malformed(f"The remote model withholds its answer: {said}.", code="remote_refused", param="messages")
     return "length" if said == "length" else "stop"
 
 
