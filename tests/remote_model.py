@@ -30,6 +30,8 @@ class RemoteModel:
         self.port = free_port()
         self.faults: list[str] = []
         """For each of the next requests: a status, `cut`, `garbage`, `hang`, or `fine`; then all are fine."""
+        self.finish_reason: str | None = None
+        """Why its answers end; None: as they do."""
         self.bodies: list[dict[str, Any]] = []
         self.left = 0
         self.tokens: list[str] = []
@@ -74,7 +76,7 @@ class RemoteModel:
                     await asyncio.sleep(60)
                 yield _event(choices=[{"index": 0, "delta": {"content": word}}])
                 await asyncio.sleep(0)
-            reason = "length" if len(shown) < len(words) else "stop"
+            reason = self.finish_reason or ("length" if len(shown) < len(words) else "stop")
             yield _event(choices=[{"index": 0, "delta": {}, "finish_reason": reason}])
             counted = {"prompt_tokens": 11, "completion_tokens": len(shown), "total_tokens": 11 + len(shown)}
             yield _event(choices=[], usage=counted)

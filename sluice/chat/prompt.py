@@ -12,6 +12,8 @@ from sluice.wire.completions import Passage as QuotedPassage
 
 # Characters of earlier questions and answers that are repeated to the model.
 _HISTORY: Final = 4_000
+# Empty answers take none of them.
+_MOST_TURNS: Final = 100
 
 _RULES: Final = {
     "en": (
@@ -62,7 +64,7 @@ def _quoted(number: int, passage: Passage, mark: str) -> str:
 def _recent(history: Sequence[tuple[Speaker, str]]) -> list[tuple[Speaker, str]]:
     kept: list[tuple[Speaker, str]] = []
     room = _HISTORY
-    for speaker, text in reversed(history):
+    for speaker, text in reversed(history[-_MOST_TURNS:]):
         room -= len(text)
         if room < 0:
             break

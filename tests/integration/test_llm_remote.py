@@ -21,7 +21,6 @@ from sluice.settings import LlmServiceSettings
 from sluice.testing.service_process import running_service
 from sluice.wire.asgi import Malformed
 from sluice.wire.completions import ChatMessage, JsonSchemaFormat, ResponseFormat
-from tests import remote_model as remote_model_module
 from tests.integration.llm_models import Llm, chunks, streamed_text
 from tests.remote_model import KEY, RemoteModel, remote_model
 
@@ -127,14 +126,9 @@ def test_a_failure_in_the_middle_of_the_answer_is_not_tried_again(remote: Remote
     ],
 )
 def test_what_the_server_broke_off_does_not_look_like_an_answer(
-    remote: RemoteModel,
-    monkeypatch: pytest.MonkeyPatch,
-    reason: str,
-    error: type[SluiceError],
-    code: str,
-    failures: int,
+    remote: RemoteModel, reason: str, error: type[SluiceError], code: str, failures: int
 ) -> None:
-    _end_with(reason, monkeypatch)
+    remote.finish_reason = reason
 
     async def case(backend: RemoteBackend) -> None:
         answer = await backend.prepare(a_prompt())
@@ -148,16 +142,6 @@ def test_what_the_server_broke_off_does_not_look_like_an_answer(
         assert len(remote.bodies) == 1
 
     run(remote, case)
-
-
-def _end_with(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    event = remote_model_module._event
-
-    def ending(**members: Any) -> bytes:
-        choices = [c | {"finish_reason": reason} if "finish_reason" in c else c for c in members.pop("choices")]
-        return event(choices=choices, **members)
-
-    monkeypatch.setattr(remote_model_module, "_event", ending)
 
 
 def test_without_retries_the_first_failure_is_told_with_when_to_come_again(remote: RemoteModel) -> None:

@@ -68,6 +68,12 @@ def test_of_a_long_conversation_the_end_is_repeated_and_no_message_is_cut() -> N
     assert [len(str(message.content)) for message in conversation[:-1]] == [3_000, 900]
 
 
+def test_however_many_empty_answers_there_were_the_request_is_one_that_llm_takes() -> None:
+    said = [(Speaker.USER, "?"), (Speaker.ASSISTANT, "")] * 1_000
+
+    assert len(messages(history=said)) == 102
+
+
 def test_the_passages_as_data_have_the_same_numbers() -> None:
     assert [(quoted.id, quoted.title, quoted.text) for quoted in prompt.documents([ONE, TWO])] == [
         ("1", "manual.pdf", ONE.text),
