@@ -360,6 +360,7 @@ def test_the_commands_add_list_activate_verify_and_remove(tmp_path: Path) -> Non
         assert added.returncode == 0, added.stderr
         activated = sluice_models(models, "activate", f"tiny@{version}")
         assert activated.returncode == 0, activated.stderr
+        assert "sluice models rollback --type llm" in activated.stderr
 
     listed = json.loads(sluice_models(models, "ls", "--json").stdout)
     assert [(one["version"], one["aliases"]) for one in listed] == [("1", ["default (previous)"]), ("2", ["default"])]

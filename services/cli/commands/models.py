@@ -332,8 +332,12 @@ def _say_what_it_means(manifest: Manifest, kind: ModelType, name: str) -> None:
 
 
 def _offer_reindex(manifest: Manifest, kind: ModelType, alias: str) -> None:
-    """Tell what an alias of the index leaves behind now that it means another model, if the API can be asked."""
+    """Tell what follows: of the index, what is left behind now that the alias means another model."""
     if kind != "embed":
+        say(
+            "LLM changes over within seconds. If it cannot load the model, it goes on with the one it has, and its log "
+            "and GET /api/admin/models say why: then `sluice models rollback --type llm`."
+        )
         return
     try:
         with Client(account.load()) as client:
