@@ -317,31 +317,29 @@ def test_two_exchanges_at_once_are_one_and_a_refusal() -> None:
     asyncio.run(case())
 
 
-def test_a_service_that_is_started_after_a_refusal_takes_what_answered_before(
-    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def shelved(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    """A models folder of its own, for services that are not started yet."""
     store = ModelStore(tmp_path / "models")
     store.folder.mkdir()
     _restore(store, pristine)
-    store.activate("default", Version(name="broken", version="1"))
     monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+    return store
+
+
+def test_a_service_that_is_started_after_a_refusal_takes_what_answered_before(shelved: ModelStore) -> None:
+    shelved.activate("default", Version(name="broken", version="1"))
 
     with running_service("llm", backend="manifest", models_poll_seconds=0.1) as running, Llm(running) as client:
         assert client.ask(max_tokens=2).json()["model"] == "blue@1"
         assert "broken.gguf" in client.stats()["refused"]
-        store.activate("default", Version(**GREEN))
+        shelved.activate("default", Version(**GREEN))
         client.until(lambda s: s["name"] == "green@1" and not s["refused"])
 
 
-def test_a_first_model_that_cannot_be_loaded_leaves_the_quotations(
-    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ModelStore(tmp_path / "models")
-    store.folder.mkdir()
-    _restore(store, pristine)
-    store.forget_alias("llm", "default")
-    store.activate("default", Version(name="broken", version="1"))
-    monkeypatch.setenv("SLUICE_MODELS_FOLDER", str(store.folder))
+def test_a_first_model_that_cannot_be_loaded_leaves_the_quotations(shelved: ModelStore) -> None:
+    shelved.forget_alias("llm", "default")
+    shelved.activate("default", Version(name="broken", version="1"))
 
     with running_service("llm", backend="manifest") as running, Llm(running) as client:
         assert client.stats()["name"] == "extractive"
