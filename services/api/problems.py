@@ -35,6 +35,7 @@ PROBLEMS: Final[dict[str, str]] = {
     "invalid": "The request makes no sense as it stands; `errors` says where.",
     "invalid_cursor": "The cursor is not one that a page before gave out.",
     "invalid_external_id": "`external_id` is too long.",
+    "invalid_name": "This cannot be the name or version of a model; `detail` says what can.",
     "invalid_tags": "Too many tags, or one that is too long.",
     "job_not_found": "No such job, or another tenant's.",
     "letter_resolved": "The dead letter was dealt with already, in the other way; `resolution` says how.",

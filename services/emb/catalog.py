@@ -22,7 +22,6 @@ _NEEDED: Final = {
     "sentence_transformers": ("modules.json", "tokenizer.json"),
     "static": ("static.json", "tokenizer.json"),
 }
-BACKENDS: Final = tuple(_NEEDED)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Catalog:
 def _from_settings(settings: EmbServiceSettings) -> WantedModel:
     backend, folder = settings.backend, settings.model_path or _built_in(settings.backend)
     if backend not in _NEEDED:
-        raise SettingsError(f"SLUICE_EMB_BACKEND is {backend!r}; it can be {', '.join(BACKENDS)}.")
+        raise SettingsError(f"SLUICE_EMB_BACKEND is {backend!r}; it can be {', '.join(_NEEDED)}.")
     for name in _NEEDED[backend]:
         if not (folder / name).is_file():
             raise SettingsError(

@@ -11,10 +11,11 @@ import numpy as np
 
 from services.emb.admission import Throughput
 from services.emb.backends.base import EmbeddingBackend
-from services.emb.catalog import BACKENDS, WantedModel
+from services.emb.catalog import WantedModel
 from sluice import telemetry
 from sluice.errors import Invalid, SluiceError
 from sluice.memory import require_memory
+from sluice.model_store.manifest import BACKENDS
 
 # What a loaded model takes, by the bytes of its files: the files hold each weight in several forms, one of which is
 # loaded, and what it computes with comes on top.
@@ -41,8 +42,9 @@ def loader(threads: int) -> Load:
     """Loads a model for as many threads: verified, with memory for it beside what serves, warm, tested."""
 
     def load(wanted: WantedModel) -> EmbeddingBackend:
-        if wanted.backend not in BACKENDS:
-            raise Invalid(f"{wanted.name} needs the backend {wanted.backend!r}; EMB has {', '.join(BACKENDS)}.")
+        known = BACKENDS["embed"]
+        if wanted.backend not in known:
+            raise Invalid(f"{wanted.name} needs the backend {wanted.backend!r}; EMB has {', '.join(known)}.")
         require_memory(wanted.size * _MEMORY_PER_BYTE + _MEMORY_BESIDES, wanted.name)
         folder = wanted.verified()
         # Imported when it is needed, by the loading thread: torch takes seconds.

@@ -12,6 +12,12 @@ from sluice.errors import Conflict, NotFound, SluiceError
 
 ModelType = Literal["embed", "llm"]
 
+BACKENDS: Final[dict[ModelType, tuple[str, ...]]] = {
+    "embed": ("openvino", "sentence_transformers", "static"),
+    "llm": ("llama_cpp",),
+}
+"""What runs models of the folder; the default first."""
+
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Of a model, version or alias: safe as a part of a path, a URL and a collection."""

@@ -230,7 +230,8 @@ def _require_name(name: str) -> None:
     if name == MANIFEST or not re.fullmatch(NAME_PATTERN, name):
         raise Invalid(
             f"{name!r} cannot be the name or version of a model: up to 96 letters, digits, '.', '_' and '-', a letter "
-            f"or digit first, and not {MANIFEST}. Give it another."
+            f"or digit first, and not {MANIFEST}. Give it another.",
+            code="invalid_name",
         )
 
 

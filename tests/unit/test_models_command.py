@@ -67,8 +67,8 @@ def test_activating_an_embedding_model_says_how_to_learn_what_it_leaves_behind(t
 def test_a_wrong_command_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
     file = file_of(tmp_path)
     for arguments, status in (
-        (("add", file, "--name", "a/b", "--type", "llm", "--backend", "llama_cpp"), Exit.FAILED),
-        (("add", file, "--name", "manifest.json", "--type", "llm"), Exit.FAILED),
+        (("add", file, "--name", "a/b", "--type", "llm", "--backend", "llama_cpp"), Exit.USAGE),
+        (("add", file, "--name", "manifest.json", "--type", "llm"), Exit.USAGE),
         (("add", file, "--type", "llm", "--backend", "openvino"), Exit.USAGE),
         (("add", tmp_path, "--type", "embed", "--backend", "abacus"), Exit.USAGE),
         (("add", tmp_path, "--type", "llm"), Exit.FAILED),

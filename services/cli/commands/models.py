@@ -22,18 +22,13 @@ from services.cli.output import say, show_json, show_table, size
 from sluice.embedding_models.calibration_texts import shipped_texts, texts_of
 from sluice.embedding_models.layout import BUILT_IN, is_converted, read_model, read_static
 from sluice.errors import Conflict, NotFound, SluiceError
-from sluice.model_store.manifest import Manifest, ModelEntry, ModelType
+from sluice.model_store.manifest import BACKENDS, Manifest, ModelEntry, ModelType
 from sluice.model_store.store import Description, ModelStore
 from sluice.settings import ModelStoreSettings
 
 # EMB looks at the models folder every few seconds, and reads, warms and tests a model before it serves it.
 _PATIENCE: Final = 30.0
 _BETWEEN_LOOKS: Final = 1.0
-# The default first.
-_BACKENDS: Final[dict[ModelType, tuple[str, ...]]] = {
-    "embed": ("openvino", "sentence_transformers", "static"),
-    "llm": ("llama_cpp",),
-}
 _GGUF: Final = b"GGUF"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -219,7 +214,7 @@ def _store(folder: Path | None) -> Iterator[ModelStore]:
         yield ModelStore(folder or ModelStoreSettings.from_environment().folder)
     except SluiceError as error:
         status = {NotFound: Exit.NOT_FOUND, Conflict: Exit.CONFLICT}.get(type(error), Exit.FAILED)
-        raise CommandError(error.detail, status) from error
+        raise CommandError(error.detail, Exit.USAGE if error.code == "invalid_name" else status) from error
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}.", Exit.FAILED) from error
     except ValidationError as error:
@@ -300,7 +295,7 @@ def _type(given: str) -> ModelType:
 
 
 def _backend(kind: str, given: str | None) -> str:
-    known = _BACKENDS[_type(kind)]
+    known = BACKENDS[_type(kind)]
     if given is not None and given not in known:
         raise CommandError(f"--backend is {given}; for --type {kind} it can be {', '.join(known)}.", Exit.USAGE)
     return given or known[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import numpy as np
 from services.llm.backends.base import Sampling
 from services.llm.backends.llama_cpp.errors import ModelUnusable
 from services.llm.backends.llama_cpp.rows import Row
-from services.llm.backends.llama_cpp.runs import parts_of
+from services.llm.backends.llama_cpp.runs import LONGEST_RUN, parts_of
 from services.llm.backends.llama_cpp.sampling import Sampler, opened_grammar
 from services.llm.backends.llama_cpp.steps import LARGEST_STEP
 from sluice import telemetry
@@ -70,7 +71,6 @@ class NativeModel:
         self.trained_context: int = llama_cpp.llama_model_n_ctx_train(self._model)
         self._pieces: dict[int, bytes] = {}
         self._splits_words = llama_cpp.llama_vocab_type(vocabulary) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
-        self._found_whole = self._names_of(_FOUND_WHOLE)
 
     def close(self) -> None:
         """Free it; contexts first."""
@@ -93,7 +93,8 @@ class NativeModel:
 
         With `begin`, what the model wants before every text stands before it.
         """
-        first, *others = parts_of(text, self._found_whole) if self._splits_words else [text]
+        may_be_cut = self._splits_words and len(text) > LONGEST_RUN
+        first, *others = parts_of(text, self._found_whole) if may_be_cut else [text]
         tokens = self._tokenize(first, special=special, begin=begin)
         for part in others:
             tokens += self._tokenize(part, special=special, begin=False)
@@ -132,6 +133,10 @@ class NativeModel:
     def control_names(self) -> list[str]:
         """The names of all tokens that stand for themselves only where `tokenize` is told `special`."""
         return self._names_of(_OF_CONTROL)
+
+    @cached_property
+    def _found_whole(self) -> list[str]:
+        return self._names_of(_FOUND_WHOLE)
 
     def _names_of(self, attributes: int) -> list[str]:
         tokens = range(self.vocabulary_size)
