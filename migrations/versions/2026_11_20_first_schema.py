@@ -1,4 +1,7 @@
-"""First schema"""
+"""First schema
+
+One file, long as it is: databases have it, so it is never taken apart.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from sluice.jobs import claims
 from sluice.jobs.claims import Canceled, Claim
 from sluice.kill_points import KillPoint, strike
 from sluice.retrieval import lexical
-from sluice.vector_index import ChunkPoint, DenseCollection
+from sluice.vector_points import ChunkPoint, DenseCollection
 
 # Chunks that are in memory at a time, with their vectors.
 _WINDOW: Final = 256

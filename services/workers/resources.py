@@ -24,7 +24,8 @@ from sluice.settings import (
     ObjectStoreSettings,
     VectorIndexSettings,
 )
-from sluice.vector_index import DenseCollection, VectorIndex
+from sluice.vector_index import VectorIndex
+from sluice.vector_points import DenseCollection
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from sluice.retrieval.passages import Passage
 from sluice.retrieval.search import Found, Question, Search
 from sluice.settings import CompletionClientSettings, RetrievalSettings
 from sluice.telemetry import logger
-from sluice.vector_index import PassageFilter
+from sluice.vector_points import PassageFilter
 from sluice.wire import events
 from sluice.wire.completions import ChatCompletionRequest
 from sluice.wire.events import Event, FinishReason

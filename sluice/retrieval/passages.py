@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from sluice.documents.models import CachedEmbedding, Chunk, Document, DocumentVersion
 from sluice.retrieval import lexical
-from sluice.vector_index import PassageFilter
+from sluice.vector_points import PassageFilter
 
 # Divide by the logarithm of the length, and by the distance of the words (PostgreSQL manual, 12.3.3).
 _RANKING = 1 | 4

@@ -24,7 +24,8 @@ from sluice.retrieval import fusion, lexical, passages
 from sluice.retrieval.fusion import Ranking
 from sluice.retrieval.passages import Passage
 from sluice.settings import EmbeddingClientSettings, RetrievalSettings
-from sluice.vector_index import DenseCollection, Hit, PassageFilter, VectorIndex
+from sluice.vector_index import VectorIndex
+from sluice.vector_points import DenseCollection, Hit, PassageFilter
 
 T = TypeVar("T")
 

@@ -117,3 +117,14 @@ class Bench:
 
     def as_dispatcher(self) -> AbstractContextManager[Session]:
         return unscoped_session(self.stores.unscoped)
+
+
+def fanned_out(bench: Bench, number: int, *, total: int) -> list[UUID]:
+    """The steps of a new job whose work was handed to so many parts."""
+    claim = bench.claimed(bench.submit())
+    with bench.session() as session:
+        parts = [bench.step(part) for part in range(number)]
+        for part in parts:
+            part.job_id, part.tenant_id = claim.job_id, claim.tenant_id
+        claims.fan_out(session, claim, parts, stage="embed", total=total)
+        return [part.id for part in parts]

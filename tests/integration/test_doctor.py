@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,21 +19,14 @@ from sluice.identity.roles import Role
 from sluice.jobs import actions
 from sluice.jobs.models import Job
 from sluice.jobs.state import JobState
-from sluice.object_store import ObjectNotFound, extract_key, original_key, tenant_prefix
+from sluice.object_store import extract_key, original_key, tenant_prefix
 from sluice.settings import EmbeddingClientSettings, JobSettings
-from sluice.vector_index import ChunkPoint, DenseCollection
+from sluice.vector_points import DenseCollection
 from tests.e2e.api import Json
 from tests.e2e.running import Join, Member, Stores
+from tests.integration.doctor_stores import LONG_AGO, counts, examined, is_there, point, put, shown_version
 
-LONG_AGO = datetime.now(UTC) - timedelta(days=2)
 SETTINGS = JobSettings(doctor_grace_seconds=0)
-
-
-class Words:
-    """A sparse vector of one token."""
-
-    indices = (1,)
-    values = (1.0,)
 
 
 @pytest.fixture
@@ -68,62 +59,6 @@ def patient(stores: Stores, member: Member, dense: DenseCollection) -> Patient:
 
 def _no_upsert(*_: object) -> None:
     raise AssertionError("nothing is to be indexed here")
-
-
-def examined(member: Member, *, repair: bool = False) -> Json:
-    response = member.api.http.post("/api/admin/doctor", json={"repair": repair})
-    assert response.status_code == 202, response.text
-    job = member.api.wait(response.json()["id"])
-    assert job["state"] == "ready", job
-    return job["result"]  # type: ignore[no-any-return] # JSON
-
-
-def counts(by_store: Json) -> dict[str, int]:
-    """What is wrong, without what is not."""
-    return {
-        f"{store}.{kind}": number
-        for store in ("qdrant", "s3", "postgres")
-        for kind, number in by_store[store].items()
-        if number
-    }
-
-
-def point(dense: DenseCollection, *, document_id: UUID | None = None, version_id: UUID | None = None) -> ChunkPoint:
-    return ChunkPoint(
-        chunk_id=uuid4(),
-        source_id=uuid4(),
-        document_id=document_id or uuid4(),
-        version_id=version_id or uuid4(),
-        version=1,
-        page=None,
-        lang="en",
-        mime="text/plain",
-        tags=[],
-        updated_at=LONG_AGO,
-        dense=[1.0] + [0.0] * (dense.dimension - 1),
-        words=Words(),
-        grams=Words(),
-    )
-
-
-def shown_version(stores: Stores, member: Member, document: Json) -> UUID:
-    with tenant_session(stores.sessions, member.tenant_id) as session:
-        version = session.scalar(select(Document.active_version_id).where(Document.id == UUID(document["id"])))
-    assert version is not None
-    return version
-
-
-def put(stores: Stores, key: str) -> str:
-    stores.objects.put(key, io.BytesIO(b"something"))
-    return key
-
-
-def is_there(stores: Stores, key: str) -> bool:
-    try:
-        stores.objects.head(key)
-    except ObjectNotFound:
-        return False
-    return True
 
 
 def test_stores_that_agree_are_said_to_agree(member: Member, document: Json) -> None:

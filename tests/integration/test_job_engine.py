@@ -9,19 +9,18 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from sluice.errors import Conflict, Invalid, SluiceError, TemporarilyUnavailable
+from sluice.errors import Invalid, SluiceError, TemporarilyUnavailable
 from sluice.identity.roles import Role
-from sluice.jobs import actions, claims, dispatch, endings, repository
+from sluice.jobs import claims, endings, repository
 from sluice.jobs.claims import Claim, OwnershipLost
-from sluice.jobs.estimate import eta_seconds
 from sluice.jobs.models import Job, JobAttempt, JobStep, OutboxMessage
-from sluice.jobs.state import Action, JobState
+from sluice.jobs.state import JobState
 from tests.e2e.running import Join, Stores
-from tests.integration.job_bench import SETTINGS, Bench
+from tests.integration.job_bench import SETTINGS, Bench, fanned_out
 
 pytestmark = pytest.mark.usefixtures("no_dispatcher")
 
@@ -225,79 +224,8 @@ def test_an_outage_of_the_platform_costs_a_document_none_of_its_attempts(bench: 
     assert bench.claim(step_id) is not None
 
 
-def test_a_queued_job_is_canceled_at_once_and_cannot_be_claimed(bench: Bench) -> None:
-    step_id = bench.submit()
-
-    with bench.session() as session:
-        job = actions.cancel(session, bench.read(step_id).job_id)
-        assert job.state is JobState.CANCELED
-
-    assert bench.claim(step_id) is None
-    assert bench.read(step_id).state is JobState.CANCELED
-
-
-def test_a_running_job_is_canceled_when_its_worker_next_looks(bench: Bench) -> None:
-    step_id = bench.submit()
-    claim = bench.claimed(step_id)
-    with bench.session() as session:
-        assert actions.cancel(session, claim.job_id).state is JobState.RUNNING
-
-    with bench.session() as session:
-        assert claims.heartbeat(session, claim, SETTINGS) is True
-        claims.stop_canceled(session, claim)
-
-    assert bench.job_of(step_id).state is JobState.CANCELED
-    assert bench.attempts(step_id) == [(1, "first", "canceled")]
-
-
-@pytest.mark.parametrize(
-    "act", [actions.cancel, lambda session, job_id: actions.retry(session, job_id, SETTINGS)], ids=list(Action)
-)
-def test_a_job_that_is_ready_accepts_no_action(bench: Bench, act: Callable[[Session, UUID], Job]) -> None:
-    claim = bench.claimed(bench.submit())
-    with bench.session() as session:
-        claims.finish(session, claim)
-
-    with pytest.raises(Conflict) as refused, bench.session() as session:
-        act(session, claim.job_id)
-
-    assert (refused.value.code, refused.value.facts["allowed_actions"]) == ("action_not_allowed", [])
-
-
-def test_a_failed_job_is_tried_again_from_its_checkpoint_and_its_attempts_go_on_counting(bench: Bench) -> None:
-    step_id = bench.submit()
-    claim = bench.claimed(step_id)
-    with bench.session() as session:
-        claims.checkpoint(session, claim, extracted={"blocks": 7})
-        claims.fail(session, claim, BOOM)
-
-    with bench.session() as session:
-        actions.retry(session, claim.job_id, SETTINGS)
-    again = bench.claimed(step_id, "second")
-
-    assert (again.attempt, again.checkpoint) == (2, {"extracted": {"blocks": 7}})
-    assert bench.read(step_id).max_attempts == 1 + SETTINGS.max_attempts
-    assert len(bench.messages(step_id)) == 2
-
-
-def test_the_time_between_a_failure_and_a_retry_is_none_that_the_rest_is_estimated_by(bench: Bench) -> None:
-    part, _ = _fanned_out(bench, 2, total=20)
-    claim = bench.claimed(part)
-    with bench.session() as session:
-        claims.count_done(session, claim, 5)
-    now = datetime.now(UTC)
-    assert eta_seconds(bench.job_of(part), now) is not None
-    with bench.session() as session:
-        claims.fail(session, claim, BOOM)
-        actions.retry(session, claim.job_id, SETTINGS)
-    bench.claimed(part, "second")
-
-    assert bench.job_of(part).done == 5
-    assert eta_seconds(bench.job_of(part), now) is None
-
-
 def test_the_last_of_many_parts_that_end_at_once_knows_that_it_is_the_last(bench: Bench) -> None:
-    ids = _fanned_out(bench, 8, total=80)
+    ids = fanned_out(bench, 8, total=80)
     owned = [bench.claimed(step_id, f"worker-{step_id}") for step_id in ids]
 
     def end(part: Claim) -> bool:
@@ -315,7 +243,7 @@ def test_the_last_of_many_parts_that_end_at_once_knows_that_it_is_the_last(bench
 
 
 def test_a_claim_that_waited_while_its_job_failed_does_not_bring_it_back(bench: Bench) -> None:
-    first, second = _fanned_out(bench, 2, total=2)
+    first, second = fanned_out(bench, 2, total=2)
     failing = bench.claimed(first)
     bench.claimed(second)
     bench.expire(second)
@@ -382,39 +310,3 @@ def test_a_failure_told_with_characters_that_no_store_takes_is_recorded(bench: B
         claims.fail(session, claim, error)
 
     assert bench.job_of(claim.step_id).error_detail == "The parser says \ufffd and \ufffd."
-
-
-def test_a_canceled_step_takes_its_unpublished_message_with_it(bench: Bench) -> None:
-    step_id = bench.submit()
-
-    with bench.session() as session:
-        actions.cancel(session, bench.job_of(step_id).id)
-
-    assert bench.messages(step_id) == []
-
-
-def test_a_cancellation_does_not_wait_for_a_dispatcher_that_waits_for_the_broker(bench: Bench) -> None:
-    step_id = bench.submit()
-    with bench.as_dispatcher() as dispatcher:
-        (message,) = dispatch.due_messages(dispatcher, bench.queue, SETTINGS)
-
-        with bench.session() as session:
-            session.execute(text("SET LOCAL lock_timeout = '1s'"))
-            actions.cancel(session, bench.job_of(step_id).id)
-        dispatch.mark_published(dispatcher, [message])
-
-    # It is published; whoever gets it finds nothing to claim.
-    assert [one.published_at is not None for one in bench.messages(step_id)] == [True]
-    assert bench.claim(step_id) is None
-    assert bench.read(step_id).state is JobState.CANCELED
-
-
-def _fanned_out(bench: Bench, number: int, *, total: int) -> list[UUID]:
-    """The steps of a new job whose work was handed to so many parts."""
-    claim = bench.claimed(bench.submit())
-    with bench.session() as session:
-        parts = [bench.step(part) for part in range(number)]
-        for part in parts:
-            part.job_id, part.tenant_id = claim.job_id, claim.tenant_id
-        claims.fan_out(session, claim, parts, stage="embed", total=total)
-        return [part.id for part in parts]

@@ -13,7 +13,7 @@ from services.api.dependencies import ResourcesDep
 from services.api.text import CleanText, storable
 from sluice.chat.answer import shown
 from sluice.retrieval.search import Fusion, Question
-from sluice.vector_index import PassageFilter
+from sluice.vector_points import PassageFilter
 from sluice.wire.events import FoundPassage
 
 router = APIRouter(prefix="/api", tags=["Search and chat"])

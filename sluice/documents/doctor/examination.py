@@ -11,7 +11,8 @@ from sluice.db.session import Sessions
 from sluice.documents.models import Chunk, DocumentVersion
 from sluice.object_store import ObjectStore
 from sluice.settings import JobSettings
-from sluice.vector_index import DenseCollection, VectorIndex
+from sluice.vector_index import VectorIndex
+from sluice.vector_points import DenseCollection
 
 # Puts these chunks of a version into the index; whoever runs the doctor knows how.
 Upsert = Callable[[DocumentVersion, list[Chunk]], None]

@@ -21,7 +21,7 @@ from sluice.documents.repository import chunk_counts
 from sluice.jobs import repository as jobs
 from sluice.jobs.models import Job
 from sluice.jobs.state import LIVE
-from sluice.vector_index import IndexedChunk
+from sluice.vector_points import IndexedChunk
 
 _POINTS: Final = 1_000
 _CHUNKS: Final = 500
